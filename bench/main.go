@@ -1,0 +1,4 @@
+// Command bench compares ThrottleKit with its peers.
+package main
+
+func main() {}

@@ -1,0 +1,2 @@
+// Package client talks to a ThrottleKit service over gRPC.
+package client

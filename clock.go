@@ -1,0 +1,91 @@
+package throttlekit
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Clock tells a store the time. Implementations must be safe for concurrent use.
+type Clock interface {
+	// NowMillis is the current time in epoch milliseconds.
+	NowMillis() int64
+}
+
+// SystemClock reads the wall clock at every call.
+type SystemClock struct{}
+
+// NowMillis is the wall clock in epoch milliseconds.
+func (SystemClock) NowMillis() int64 { return time.Now().UnixMilli() }
+
+// ManualClock stands still until it is told to move. It drives tests and replays.
+// The zero value stands at the epoch.
+type ManualClock struct{ now atomic.Int64 }
+
+// NewManualClock returns a clock that stands at an instant in epoch milliseconds.
+func NewManualClock(nowMillis int64) *ManualClock {
+	c := new(ManualClock)
+	c.Set(nowMillis)
+	return c
+}
+
+// NowMillis is the instant the clock stands at.
+func (c *ManualClock) NowMillis() int64 { return c.now.Load() }
+
+// Set moves the clock to an instant in epoch milliseconds; it may go backwards.
+func (c *ManualClock) Set(nowMillis int64) { c.now.Store(nowMillis) }
+
+// Advance moves the clock forward by d, truncated to whole milliseconds. A negative d does nothing.
+func (c *ManualClock) Advance(d time.Duration) { c.now.Add(max(0, d.Milliseconds())) }
+
+// CoarseClock keeps the wall clock in memory and refreshes it every millisecond, so
+// that reading it costs one load. It lags the wall clock by about a millisecond, more
+// when the machine is starved of CPU: decisions then come from a slightly older time,
+// which can deny a little longer and never admits more. Close stops its goroutine;
+// a closed clock reads the wall clock directly.
+type CoarseClock struct {
+	now  atomic.Int64
+	stop chan struct{}
+	once sync.Once
+	done sync.WaitGroup
+}
+
+// NewCoarseClock starts a coarse clock. The caller must Close it.
+func NewCoarseClock() *CoarseClock {
+	c := &CoarseClock{stop: make(chan struct{})}
+	c.now.Store(SystemClock{}.NowMillis())
+	c.done.Go(c.run)
+	return c
+}
+
+// coarseStopped marks a closed coarse clock.
+const coarseStopped = 0
+
+func (c *CoarseClock) run() {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			c.now.Store(SystemClock{}.NowMillis())
+		case <-c.stop:
+			c.now.Store(coarseStopped)
+			return
+		}
+	}
+}
+
+// NowMillis is the wall clock in epoch milliseconds, about a millisecond ago.
+func (c *CoarseClock) NowMillis() int64 {
+	if now := c.now.Load(); now != coarseStopped {
+		return now
+	}
+	return SystemClock{}.NowMillis()
+}
+
+// Close stops the goroutine that keeps the clock and waits for it. It may be called more than once.
+func (c *CoarseClock) Close() error {
+	c.once.Do(func() { close(c.stop) })
+	c.done.Wait()
+	return nil
+}

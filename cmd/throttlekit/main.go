@@ -1,0 +1,4 @@
+// Command throttlekit runs and asks the ThrottleKit service.
+package main
+
+func main() {}

@@ -1,0 +1,3 @@
+module github.com/throttlekit/throttlekit-go
+
+go 1.26.0

@@ -1,0 +1,2 @@
+// Package server puts doors on a service: gRPC, HTTP/JSON and health.
+package server

@@ -1,0 +1,61 @@
+package service
+
+import (
+	"context"
+
+	"github.com/throttlekit/throttlekit-go"
+)
+
+// Policy is a named rule that a service answers for. What it can do it says by also
+// being a Checker, BatchChecker, Peeker or Forecaster.
+type Policy interface {
+	// Info describes the policy. It does not change.
+	Info() Info
+	// Close releases what the policy holds. It is called once.
+	Close() error
+}
+
+// Info describes a policy.
+type Info struct {
+	// Name is unique in a service.
+	Name string
+	// Kind is the kind of the policy as the policy file spells it, or "plain".
+	Kind string
+	// Strategy is the name of its strategy, or empty.
+	Strategy string
+	// Limit is what its decisions report as their limit.
+	Limit int64
+	// FailMode says what the policy answers when its store cannot. Empty means the service's.
+	FailMode FailMode
+}
+
+// FailMode says what to answer when the store cannot decide.
+type FailMode string
+
+// The fail modes, spelled as flags and policy files spell them.
+const (
+	// FailOpen admits.
+	FailOpen FailMode = "open"
+	// FailClosed denies.
+	FailClosed FailMode = "closed"
+)
+
+// Checker decides on one request.
+type Checker interface {
+	Check(ctx context.Context, key string, cost float64) (throttlekit.Decision, error)
+}
+
+// BatchChecker decides on one request for each key, at one instant, in the order of the keys.
+type BatchChecker interface {
+	CheckMany(ctx context.Context, keys []string, cost float64) ([]throttlekit.Decision, error)
+}
+
+// Peeker looks at what a check of cost 1 would answer, charging nothing.
+type Peeker interface {
+	Peek(ctx context.Context, key string) (throttlekit.Decision, error)
+}
+
+// Forecaster says what a key could spend and when it gets more, charging nothing.
+type Forecaster interface {
+	Forecast(ctx context.Context, key string, cost float64) (throttlekit.Forecast, error)
+}
