@@ -115,6 +115,9 @@ type leakyBucket struct {
 	maxQueue float64 // milliseconds
 }
 
+// LeakyBucket is what the transition was made from, for stores that have a faster form of it.
+func (b *leakyBucket) LeakyBucket() LeakyBucket { return b.spec }
+
 func (b *leakyBucket) Name() string                       { return "leakyBucket" }
 func (b *leakyBucket) Shape() Shape                       { return Scalar }
 func (b *leakyBucket) Encode(rec Record) ([]byte, error)  { return encodeScalar(rec) }
