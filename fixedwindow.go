@@ -45,7 +45,6 @@ type windowed struct {
 }
 
 func (w *windowed) Name() string       { return w.name }
-func (w *windowed) Shape() Shape       { return Pair }
 func (w *windowed) Strategy() Strategy { return w.strategy }
 func (w *windowed) Limit() int64       { return w.reported }
 

@@ -52,7 +52,6 @@ func (s GCRA) Rule() (Rule, error) {
 }
 
 func (g *gcra) Name() string                       { return "gcra" }
-func (g *gcra) Shape() Shape                       { return Scalar }
 func (g *gcra) Strategy() Strategy                 { return g.spec }
 func (g *gcra) Limit() int64                       { return g.limit }
 func (g *gcra) Encode(rec Record) ([]byte, error)  { return encodeScalar(rec) }

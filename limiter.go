@@ -10,10 +10,9 @@ type Checker interface {
 
 // Limiter applies one strategy to any number of keys. It is safe for concurrent use.
 type Limiter struct {
-	rule   Rule
-	store  Store
-	prefix string
-	owned  bool // the limiter made the store and closes it
+	rule  Rule
+	store Store
+	owned bool // the limiter made the store and closes it
 }
 
 // Option changes how [NewLimiter] and its siblings set a limiter up.
@@ -39,21 +38,26 @@ func WithClock(clock Clock) Option { return func(o *options) { o.clock = clock }
 func WithPrefix(prefix string) Option { return func(o *options) { o.prefix = prefix } }
 
 // settle resolves options to a store; owned reports whether it was made here.
-func settle(opts []Option) (o options, owned bool, err error) {
+func settle(opts []Option) (store Store, owned bool, err error) {
+	var o options
 	for _, opt := range opts {
 		opt(&o)
 	}
-	if o.prefix != "" {
-		o.prefix += ":"
-	}
 	switch {
 	case o.store == nil:
-		o.store, err = NewMemoryStore(MemoryConfig{Clock: o.clock})
-		return o, true, err
+		if o.store, err = NewMemoryStore(MemoryConfig{Clock: o.clock}); err != nil {
+			return nil, false, err
+		}
+		owned = true
 	case o.clock != nil:
-		return o, false, &InvalidError{Field: "clock", Value: "WithClock", Rule: "must not be given together with WithStore, whose own clock counts"}
+		return nil, false, &InvalidError{
+			Field: "clock", Value: "WithClock", Rule: "must not be given together with WithStore, whose own clock counts",
+		}
 	}
-	return o, false, nil
+	if o.prefix != "" {
+		o.store = prefixed{store: o.store, prefix: o.prefix + ":"}
+	}
+	return o.store, owned, nil
 }
 
 // NewLimiter validates strategy and returns a limiter for it. The error matches
@@ -66,27 +70,19 @@ func NewLimiter(strategy Strategy, opts ...Option) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, owned, err := settle(opts)
+	store, owned, err := settle(opts)
 	if err != nil {
 		return nil, err
 	}
-	return &Limiter{rule: rule, store: o.store, prefix: o.prefix, owned: owned}, nil
+	return &Limiter{rule: rule, store: store, owned: owned}, nil
 }
 
 // Rule is the validated strategy.
 func (l *Limiter) Rule() Rule { return l.rule }
 
-// full is the key under which the store keeps the record.
-func (l *Limiter) full(key string) string {
-	if l.prefix == "" {
-		return key
-	}
-	return l.prefix + key
-}
-
 // Check decides on a request of cost 1 and charges it if it is allowed.
 func (l *Limiter) Check(ctx context.Context, key string) (Decision, error) {
-	return l.store.Apply(ctx, l.full(key), l.rule, 1)
+	return l.store.Apply(ctx, key, l.rule, 1)
 }
 
 // CheckN decides on a request of the given cost and charges it, whole or not at all.
@@ -95,7 +91,7 @@ func (l *Limiter) CheckN(ctx context.Context, key string, cost float64) (Decisio
 	if err := validCost(cost); err != nil {
 		return Decision{}, err
 	}
-	return l.store.Apply(ctx, l.full(key), l.rule, cost)
+	return l.store.Apply(ctx, key, l.rule, cost)
 }
 
 // CheckMany decides on one request of the given cost for each key, at one instant, and
@@ -110,14 +106,14 @@ func (l *Limiter) CheckMany(ctx context.Context, keys []string, cost float64) ([
 	}
 	ops := make([]Op, len(keys))
 	for i, key := range keys {
-		ops[i] = Op{Key: l.full(key), Transition: l.rule, Cost: cost}
+		ops[i] = Op{Key: key, Transition: l.rule, Cost: cost}
 	}
 	return l.store.Batch(ctx, ops, CommitEach)
 }
 
 // Peek is the decision that a check of cost 1 would get now. It charges nothing.
 func (l *Limiter) Peek(ctx context.Context, key string) (Decision, error) {
-	rec, now, err := l.store.Load(ctx, l.full(key), l.rule)
+	rec, now, err := l.store.Load(ctx, key, l.rule)
 	if err != nil {
 		return Decision{}, err
 	}
@@ -130,7 +126,7 @@ func (l *Limiter) Forecast(ctx context.Context, key string, cost float64) (Forec
 	if err := validCost(cost); err != nil {
 		return Forecast{}, err
 	}
-	rec, now, err := l.store.Load(ctx, l.full(key), l.rule)
+	rec, now, err := l.store.Load(ctx, key, l.rule)
 	if err != nil {
 		return Forecast{}, err
 	}
@@ -139,7 +135,7 @@ func (l *Limiter) Forecast(ctx context.Context, key string, cost float64) (Forec
 
 // Reset forgets what the key has spent.
 func (l *Limiter) Reset(ctx context.Context, key string) error {
-	return l.store.Reset(ctx, l.full(key))
+	return l.store.Reset(ctx, key)
 }
 
 // Close closes the limiter's own in-memory store. A store given with [WithStore] stays open.

@@ -38,7 +38,6 @@ type MultiLimiter struct {
 	dimensions []Dimension
 	rules      []Rule
 	store      Store
-	prefix     string
 	owned      bool
 	commit     Commit
 	better     func(a, b Decision) bool
@@ -82,11 +81,10 @@ func newMulti(dimensions []Dimension, commit Commit, better func(a, b Decision) 
 	if len(c) > 0 {
 		return nil, c.err()
 	}
-	o, owned, err := settle(opts)
-	if err != nil {
+	var err error
+	if m.store, m.owned, err = settle(opts); err != nil {
 		return nil, err
 	}
-	m.store, m.prefix, m.owned = o.store, o.prefix, owned
 	return m, nil
 }
 
@@ -170,7 +168,7 @@ func (m *MultiLimiter) ops(keys Keys, cost float64) ([]Op, error) {
 		c.require(ok, "keys."+d.Name, nil, "must name a key for this dimension")
 		weighted := d.Weight * cost
 		c.require(validCost(weighted) == nil, "cost", weighted, costRule+" after weighting for "+d.Name)
-		ops[i] = Op{Key: m.prefix + d.Name + ":" + key, Transition: m.rules[i], Cost: weighted}
+		ops[i] = Op{Key: d.Name + ":" + key, Transition: m.rules[i], Cost: weighted}
 	}
 	c.require(len(keys) <= len(m.dimensions), "keys", len(keys), "must name no key beyond the dimensions")
 	if len(c) > 0 {

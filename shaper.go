@@ -33,10 +33,9 @@ type LeakyBucket struct {
 
 // Shaper delays the requests on each key so that they leave at an even rate.
 type Shaper struct {
-	rule   *leakyBucket
-	store  Store
-	prefix string
-	owned  bool
+	rule  *leakyBucket
+	store Store
+	owned bool
 }
 
 // NewShaper validates bucket and returns a shaper for it. The error matches [ErrInvalid].
@@ -51,12 +50,12 @@ func NewShaper(bucket LeakyBucket, opts ...Option) (*Shaper, error) {
 	if len(c) > 0 {
 		return nil, c.err()
 	}
-	o, owned, err := settle(opts)
+	store, owned, err := settle(opts)
 	if err != nil {
 		return nil, err
 	}
 	rule := &leakyBucket{spec: bucket, interval: interval, maxQueue: toMillis(bucket.MaxQueue)}
-	return &Shaper{rule: rule, store: o.store, prefix: o.prefix, owned: owned}, nil
+	return &Shaper{rule: rule, store: store, owned: owned}, nil
 }
 
 // Reserve takes the next place in the key's queue and returns how long to wait before
@@ -67,7 +66,7 @@ func (s *Shaper) Reserve(ctx context.Context, key string, cost float64) (time.Du
 	if err := validCost(cost); err != nil {
 		return 0, err
 	}
-	d, err := s.store.Apply(ctx, s.prefix+key, s.rule, cost)
+	d, err := s.store.Apply(ctx, key, s.rule, cost)
 	if err != nil {
 		return 0, err
 	}
@@ -96,7 +95,7 @@ func (s *Shaper) Wait(ctx context.Context, key string, cost float64) error {
 
 // Reset empties the key's queue.
 func (s *Shaper) Reset(ctx context.Context, key string) error {
-	return s.store.Reset(ctx, s.prefix+key)
+	return s.store.Reset(ctx, key)
 }
 
 // Close closes the shaper's own in-memory store. A store given with [WithStore] stays open.
@@ -119,7 +118,6 @@ type leakyBucket struct {
 func (b *leakyBucket) LeakyBucket() LeakyBucket { return b.spec }
 
 func (b *leakyBucket) Name() string                       { return "leakyBucket" }
-func (b *leakyBucket) Shape() Shape                       { return Scalar }
 func (b *leakyBucket) Encode(rec Record) ([]byte, error)  { return encodeScalar(rec) }
 func (b *leakyBucket) Decode(text []byte) (Record, error) { return decodeScalar(b.Name(), text) }
 

@@ -41,7 +41,6 @@ func (s SlidingWindowLog) Rule() (Rule, error) {
 }
 
 func (l *slidingLog) Name() string       { return "slidingWindowLog" }
-func (l *slidingLog) Shape() Shape       { return Object }
 func (l *slidingLog) Strategy() Strategy { return l.spec }
 func (l *slidingLog) Limit() int64       { return l.limit }
 

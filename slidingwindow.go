@@ -63,7 +63,6 @@ func (s SlidingWindow) rule(name, windowField string) (*slidingWindow, error) {
 }
 
 func (s *slidingWindow) Name() string       { return s.name }
-func (s *slidingWindow) Shape() Shape       { return Object }
 func (s *slidingWindow) Strategy() Strategy { return s.strategy }
 func (s *slidingWindow) Limit() int64       { return s.limit }
 

@@ -54,8 +54,6 @@ type Transition interface {
 	// Name identifies the transition, for messages and for stores that have a
 	// faster form of it.
 	Name() string
-	// Shape says which fields of the record the transition uses.
-	Shape() Shape
 	// Apply decides at nowMillis (epoch milliseconds) whether cost fits. It
 	// returns the next record and for how many milliseconds that record differs
 	// from a fresh one; a ttlMillis of 0 means that nothing is to be persisted.
@@ -71,21 +69,9 @@ type Transition interface {
 // value: Extra must not be changed in place, except that elements may be appended
 // behind the end of a slice it holds.
 type Record struct {
-	// A and B hold the numbers of a Scalar (A alone) or Pair record.
+	// A and B hold the first two numbers of the state. A store may keep records that
+	// need no more than A in less space.
 	A, B float64
-	// Extra holds whatever else an Object record needs.
+	// Extra holds whatever else the state needs.
 	Extra any
 }
-
-// Shape is the part of a [Record] that a transition uses. Stores use it to lay
-// records out compactly.
-type Shape int
-
-const (
-	// Scalar records use A alone.
-	Scalar Shape = iota
-	// Pair records use A and B.
-	Pair
-	// Object records use A, B and Extra.
-	Object
-)

@@ -41,7 +41,6 @@ func (s TokenBucket) Rule() (Rule, error) {
 }
 
 func (b *tokenBucket) Name() string       { return "tokenBucket" }
-func (b *tokenBucket) Shape() Shape       { return Pair }
 func (b *tokenBucket) Strategy() Strategy { return b.spec }
 func (b *tokenBucket) Limit() int64       { return b.limit }
 

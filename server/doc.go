@@ -1,2 +1,36 @@
 // Package server puts doors on a service: gRPC, HTTP/JSON and health.
+//
+// A [Server] speaks package throttlekit.v1 of the module's api folder on two listeners: gRPC, with
+// grpc.health.v1.Health beside it, and HTTP with JSON or binary bodies, as in
+//
+//	curl -H 'Content-Type: application/json' -d '{"policy":"default","key":"me"}' \
+//	    http://127.0.0.1:8080/throttlekit.v1.RateLimiter/Check
+//
+// A door translates and maps errors, and does nothing else: what is decided is decided by the [Service] behind it, and
+// both doors share one translation and one table of errors.
+//
+// # Requests
+//
+// A cost of 0 means 1. Keys are bytes, up to 64 KiB of them, although the contract calls them text: binary protobuf with
+// a key that is not UTF-8 is understood, on both doors. JSON can only carry text. A message is at most 4 MiB, and
+// CheckMany takes at most 65536 keys, because a larger answer could exceed what clients receive.
+//
+// # Errors
+//
+// A denial is an answer. Errors carry one of these codes, and next to it a google.rpc.ErrorInfo of the domain
+// "throttlekit.v1" whose reason says which error it was.
+//
+//	INVALID_ARGUMENT   INVALID             a value out of range, or a request that cannot be decoded
+//	NOT_FOUND          POLICY_NOT_FOUND    no policy has this name
+//	UNIMPLEMENTED      UNSUPPORTED         the policy, or this server, cannot do that
+//	UNAVAILABLE        STORE_UNAVAILABLE   the store failed, and no fail mode answers this method: Peek and Forecast
+//	UNAVAILABLE        CLOSED              the service is closed
+//	DEADLINE_EXCEEDED  –                   the caller's time ran out
+//	CANCELLED          –                   the caller went away
+//	INTERNAL           –                   anything else; the log says more
+//
+// # Safety
+//
+// Without TLS a server binds loopback addresses only, unless [Config] allows more in so many words. A handler that
+// panics answers INTERNAL and leaves the process alive.
 package server

@@ -1,0 +1,120 @@
+package server
+
+import (
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/throttlekit/throttlekit-go"
+)
+
+const (
+	// DefaultGRPCAddr is where the gRPC door listens if nothing else is said.
+	DefaultGRPCAddr = "127.0.0.1:50051"
+	// DefaultHTTPAddr is where the HTTP door listens if nothing else is said.
+	DefaultHTTPAddr = "127.0.0.1:8080"
+	// DefaultDrainTimeout is how long running requests may take to finish at shutdown.
+	DefaultDrainTimeout = 10 * time.Second
+	// Off in place of an address leaves the HTTP door out.
+	Off = "off"
+)
+
+// Config says where a server listens and how it is protected. The zero value serves both doors in plaintext on loopback.
+type Config struct {
+	// GRPCAddr is "host:port" of the gRPC door. Port 0 picks a free one, which [Server.GRPCAddr] tells. An empty host means
+	// all interfaces. Defaults to [DefaultGRPCAddr].
+	GRPCAddr string
+	// HTTPAddr is the same for the HTTP door; [Off] leaves the door out. Defaults to [DefaultHTTPAddr].
+	HTTPAddr string
+	// TLS protects both doors. Without it they speak plaintext.
+	TLS TLS
+	// AllowInsecure permits plaintext on addresses other than loopback: whoever is on the path reads and changes keys and
+	// decisions. The server logs a warning for each such door.
+	AllowInsecure bool
+	// DrainTimeout is how long running requests may take to finish once the context of [Server.Serve] has ended; after it
+	// they are cut off. Must not be negative. Defaults to [DefaultDrainTimeout].
+	DrainTimeout time.Duration
+	// Logger is told what an operator should know: addresses, warnings, panics. Nil discards it.
+	Logger *slog.Logger
+}
+
+// TLS names PEM files. They are read once, by [New]. At least TLS 1.2 is spoken.
+type TLS struct {
+	// CertFile holds the server's certificate, followed by intermediate ones. It comes together with KeyFile.
+	CertFile string
+	// KeyFile holds the private key of the certificate.
+	KeyFile string
+	// CAFile holds the authorities that sign client certificates. If it is set, every client must present one that
+	// verifies (mutual TLS). It needs CertFile and KeyFile.
+	CAFile string
+}
+
+// settled is a Config with its defaults in place, found to be right.
+type settled struct {
+	Config
+	tls *tls.Config // nil means plaintext
+}
+
+// settle applies defaults and reports everything that is wrong at once.
+func (c Config) settle() (settled, error) {
+	if c.GRPCAddr == "" {
+		c.GRPCAddr = DefaultGRPCAddr
+	}
+	if c.HTTPAddr == "" {
+		c.HTTPAddr = DefaultHTTPAddr
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = DefaultDrainTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	var errs []error
+	if c.DrainTimeout < 0 {
+		errs = append(errs, &throttlekit.InvalidError{Field: "DrainTimeout", Value: c.DrainTimeout, Rule: "must not be negative"})
+	}
+	tlsConfig, err := c.TLS.load()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	// A broken TLS block still says that plaintext is not meant, so that one mistake does not read as two.
+	mayLeaveLoopback := c.AllowInsecure || c.TLS != (TLS{})
+	errs = append(errs, checkAddr("GRPCAddr", c.GRPCAddr, mayLeaveLoopback))
+	if c.HTTPAddr != Off {
+		errs = append(errs, checkAddr("HTTPAddr", c.HTTPAddr, mayLeaveLoopback))
+	}
+	return settled{Config: c, tls: tlsConfig}, errors.Join(errs...)
+}
+
+// checkAddr requires "host:port", and a loopback host unless more is allowed.
+func checkAddr(field, addr string, mayLeaveLoopback bool) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return &throttlekit.InvalidError{Field: field, Value: addr, Rule: "must be host:port with a port from 0 to 65535"}
+	}
+	if mayLeaveLoopback || isLoopback(host) {
+		return nil
+	}
+	return &throttlekit.InvalidError{
+		Field: field, Value: addr,
+		Rule: "must be a loopback address such as 127.0.0.1 as long as it speaks plaintext;" +
+			" give a TLS certificate and key, or set AllowInsecure to let keys and decisions travel unprotected",
+	}
+}
+
+// isLoopback says whether only this machine reaches host. Names other than localhost are not resolved: what they mean
+// can change between the check and the bind.
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}

@@ -1,0 +1,112 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
+)
+
+const (
+	// maxMessage bounds a request on either door, in bytes. It holds 64 keys of the longest kind.
+	maxMessage = 4 << 20
+	// maxStreams bounds the requests that one connection may have running; more wait in the client.
+	maxStreams = 4096
+	// maxHeader bounds the metadata of a request, in bytes. None is needed.
+	maxHeader = 64 << 10
+	// handshakeTimeout is how long a new connection may take to speak HTTP/2.
+	handshakeTimeout = 10 * time.Second
+)
+
+// newGRPC assembles the gRPC door.
+func newGRPC(limiter *rateLimiter, health *health, tlsConfig *tls.Config, log *slog.Logger) *grpc.Server {
+	g := &grpcDoor{log: log}
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newGRPCCodec()),
+		grpc.StreamInterceptor(g.guardStream),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeader),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		// A client that vanished without a word is noticed within 80 seconds. Clients may ping every 10 seconds, idle ones
+		// too; grpc-go's default would end the connections of those that ping more than once in five minutes.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+	options = append(options, variant...)
+	if tlsConfig != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
+	}
+	s := grpc.NewServer(options...)
+	s.RegisterService(g.guarded(&throttlekitv1.RateLimiter_ServiceDesc), limiter)
+	s.RegisterService(g.guarded(&healthpb.Health_ServiceDesc), health)
+	return s
+}
+
+// grpcDoor is what stands between grpc-go and the generated handlers.
+type grpcDoor struct{ log *slog.Logger }
+
+// guarded is desc with every unary method behind guard. An interceptor could not do the same: it runs only after the
+// request was decoded, and grpc-go spends allocations on one that are not needed here.
+func (g *grpcDoor) guarded(desc *grpc.ServiceDesc) *grpc.ServiceDesc {
+	d := *desc
+	d.Methods = make([]grpc.MethodDesc, len(desc.Methods))
+	for i, m := range desc.Methods {
+		d.Methods[i] = grpc.MethodDesc{MethodName: m.MethodName, Handler: g.guard(m.MethodName, m.Handler)}
+	}
+	return &d
+}
+
+// guard maps the errors of one method, and those of decoding its request.
+func (g *grpcDoor) guard(method string, handle grpc.MethodHandler) grpc.MethodHandler {
+	return func(srv any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (reply any, err error) {
+		defer g.recover(ctx, method, &err)
+		reply, err = handle(srv, ctx, func(message any) error { return decodeInto(message, receive) }, nil)
+		if err == nil {
+			return reply, nil
+		}
+		if _, told := status.FromError(err); told {
+			return nil, err // by grpc-go, or by decodeInto
+		}
+		return nil, explainAndLog(ctx, g.log, method, err).grpc()
+	}
+}
+
+// decodeInto receives a request and answers INVALID_ARGUMENT if it cannot be decoded.
+func decodeInto(message any, receive func(any) error) error {
+	e := envelope{message: message}
+	if err := receive(&e); err != nil {
+		return err
+	}
+	if e.err != nil {
+		return failure{code: codes.InvalidArgument, reason: "INVALID", message: readable("the request cannot be decoded: " + e.err.Error())}.grpc()
+	}
+	return nil
+}
+
+// guardStream keeps a panic in a streaming method from ending the process.
+func (g *grpcDoor) guardStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	defer g.recover(stream.Context(), info.FullMethod, &err)
+	return handle(srv, stream)
+}
+
+// recover turns a panic into INTERNAL. grpc-go runs handlers in goroutines of its own without any recovery, so one bad
+// request would otherwise take every other caller's limits down with the process. It must be deferred directly.
+func (g *grpcDoor) recover(ctx context.Context, method string, err *error) {
+	if v := recover(); v != nil {
+		g.log.ErrorContext(ctx, "panic in a handler", "method", method, "panic", v, "stack", string(debug.Stack()))
+		*err = panicked.grpc()
+	}
+}
+
+var variant []grpc.ServerOption

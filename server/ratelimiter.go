@@ -1,0 +1,120 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/throttlekit/throttlekit-go"
+	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
+	"github.com/throttlekit/throttlekit-go/service"
+)
+
+// Service is what stands behind the doors: a [service.Service], or anything that answers like one. Errors are told apart
+// by the sentinels of package throttlekit.
+type Service interface {
+	Check(ctx context.Context, policy, key string, cost float64) (throttlekit.Decision, error)
+	CheckMany(ctx context.Context, policy string, keys []string, cost float64) ([]throttlekit.Decision, error)
+	Peek(ctx context.Context, policy, key string) (throttlekit.Decision, error)
+	Forecast(ctx context.Context, policy, key string, cost float64) (throttlekit.Forecast, error)
+	Policies() []service.Info
+}
+
+// maxKeys bounds a CheckMany: the answer takes up to 40 bytes for each key, and clients receive 4 MiB unless told
+// otherwise. A larger batch would be charged and then fail to arrive.
+const maxKeys = 1 << 16
+
+// rateLimiter translates between the wire and the service, for both doors: their unary signatures are the same. It
+// returns the service's errors as they are; each door puts them through explain.
+type rateLimiter struct {
+	throttlekitv1.UnimplementedRateLimiterServer // answers methods that the contract may gain
+
+	svc Service
+}
+
+func (r *rateLimiter) Check(ctx context.Context, req *throttlekitv1.CheckRequest) (*throttlekitv1.CheckResponse, error) {
+	d, err := r.svc.Check(ctx, req.GetPolicy(), req.GetKey(), units(req.GetCost()))
+	if err != nil {
+		return nil, err
+	}
+	return &throttlekitv1.CheckResponse{Decision: decision(d)}, nil
+}
+
+func (r *rateLimiter) CheckMany(ctx context.Context, req *throttlekitv1.CheckManyRequest) (*throttlekitv1.CheckManyResponse, error) {
+	if n := len(req.GetKeys()); n > maxKeys {
+		return nil, &throttlekit.InvalidError{Field: "keys", Value: n, Rule: fmt.Sprintf("must be at most %d", maxKeys)}
+	}
+	ds, err := r.svc.CheckMany(ctx, req.GetPolicy(), req.GetKeys(), units(req.GetCost()))
+	if err != nil {
+		return nil, err
+	}
+	res := &throttlekitv1.CheckManyResponse{Decisions: make([]*throttlekitv1.Decision, len(ds))}
+	for i, d := range ds {
+		res.Decisions[i] = decision(d)
+	}
+	return res, nil
+}
+
+func (r *rateLimiter) Peek(ctx context.Context, req *throttlekitv1.PeekRequest) (*throttlekitv1.PeekResponse, error) {
+	d, err := r.svc.Peek(ctx, req.GetPolicy(), req.GetKey())
+	if err != nil {
+		return nil, err
+	}
+	return &throttlekitv1.PeekResponse{Decision: decision(d)}, nil
+}
+
+func (r *rateLimiter) Forecast(ctx context.Context, req *throttlekitv1.ForecastRequest) (*throttlekitv1.ForecastResponse, error) {
+	f, err := r.svc.Forecast(ctx, req.GetPolicy(), req.GetKey(), units(req.GetCost()))
+	if err != nil {
+		return nil, err
+	}
+	return &throttlekitv1.ForecastResponse{Forecast: &throttlekitv1.Forecast{
+		SpendableNow:    f.SpendableNow,
+		NextReplenishAt: f.NextReplenishAtMillis,
+		FullAt:          f.FullAtMillis,
+	}}, nil
+}
+
+func (r *rateLimiter) Debit(_ context.Context, req *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
+	return nil, r.cannot(req.GetPolicy(), "keeps no token budget to debit")
+}
+
+func (r *rateLimiter) Admit(_ context.Context, req *throttlekitv1.AdmitRequest) (*throttlekitv1.AdmitResponse, error) {
+	return nil, r.cannot(req.GetPolicy(), "has no concurrency axis to admit to")
+}
+
+func (*rateLimiter) Release(context.Context, *throttlekitv1.ReleaseRequest) (*throttlekitv1.ReleaseResponse, error) {
+	return nil, fmt.Errorf("%w: no policy of this server gives out leases to release", throttlekit.ErrUnsupported)
+}
+
+func (*rateLimiter) Heartbeat(context.Context, *throttlekitv1.HeartbeatRequest) (*throttlekitv1.HeartbeatResponse, error) {
+	return nil, fmt.Errorf("%w: no policy of this server gives out leases to keep", throttlekit.ErrUnsupported)
+}
+
+// cannot is the error for a method that no kind of policy answers yet. An unknown policy is not found all the same.
+func (r *rateLimiter) cannot(policy, why string) error {
+	for _, info := range r.svc.Policies() {
+		if info.Name == policy {
+			return fmt.Errorf("%w: policy %q %s", throttlekit.ErrUnsupported, policy, why)
+		}
+	}
+	return fmt.Errorf("%w: %q", throttlekit.ErrPolicyNotFound, policy)
+}
+
+// units is an amount of the wire as the service takes it: 0 means 1. What int64 holds beyond 2^53-1 rounds, but not to
+// anything below, so the service refuses it as it refuses negative amounts.
+func units(n int64) float64 {
+	if n == 0 {
+		return 1
+	}
+	return float64(n)
+}
+
+func decision(d throttlekit.Decision) *throttlekitv1.Decision {
+	return &throttlekitv1.Decision{
+		Allowed:      d.Allowed,
+		Limit:        d.Limit,
+		Remaining:    d.Remaining,
+		ResetAt:      d.ResetAtMillis,
+		RetryAfterMs: d.RetryAfterMillis,
+	}
+}
