@@ -12,11 +12,34 @@ type Clock interface {
 	NowMillis() int64
 }
 
-// SystemClock reads the wall clock at every call.
+// SystemClock tells the wall clock's time. It reads the processor's monotonic clock,
+// which is cheaper, and consults the wall clock itself once a second, so a step of the
+// wall clock takes effect within a second.
 type SystemClock struct{}
 
+// anchor ties the monotonic clock to the wall clock.
+type anchor struct {
+	read time.Duration // since processStart
+	wall int64         // epoch nanoseconds at read
+}
+
+const anchorHolds = time.Second
+
+var (
+	processStart = time.Now() //nolint:forbidigo // the origin of the system clock
+	lastAnchor   atomic.Pointer[anchor]
+)
+
 // NowMillis is the wall clock in epoch milliseconds.
-func (SystemClock) NowMillis() int64 { return time.Now().UnixMilli() }
+func (SystemClock) NowMillis() int64 {
+	read := time.Since(processStart) //nolint:forbidigo // this is the system clock
+	a := lastAnchor.Load()
+	if a == nil || uint64(read-a.read) >= uint64(anchorHolds) {
+		a = &anchor{read: read, wall: time.Now().UnixNano()} //nolint:forbidigo // this is the system clock
+		lastAnchor.Store(a)
+	}
+	return (a.wall + int64(read-a.read)) / int64(time.Millisecond)
+}
 
 // ManualClock stands still until it is told to move. It drives tests and replays.
 // The zero value stands at the epoch.

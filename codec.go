@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // The text form of records is JSON with numbers written as ECMAScript writes them, so
@@ -35,7 +36,7 @@ func unmarshal(name string, text []byte, v any) error {
 	if err := d.Decode(v); err != nil {
 		return corrupt(name, err)
 	}
-	if d.More() {
+	if _, err := d.Token(); err != io.EOF {
 		return corrupt(name, errors.New("trailing data"))
 	}
 	return nil
@@ -73,6 +74,9 @@ func decodePair(name, nameA, nameB string, text []byte) (Record, error) {
 	a, b := fields[nameA], fields[nameB]
 	if a == nil || b == nil {
 		return Record{}, corrupt(name, errMissing)
+	}
+	if len(fields) > 2 {
+		return Record{}, corrupt(name, errors.New("unknown fields"))
 	}
 	return Record{A: *a, B: *b}, nil
 }

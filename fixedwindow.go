@@ -57,7 +57,7 @@ func (w *windowed) Decode(text []byte) (Record, error) {
 // window is the current window and what has been counted in it.
 func (w *windowed) window(rec Record, nowMillis int64) (start, reset, count float64) {
 	start = w.start(nowMillis)
-	if rec.A >= start {
+	if rec.B > 0 && rec.A >= start {
 		start, count = rec.A, rec.B
 	}
 	return start, w.end(start), count

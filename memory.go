@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"runtime"
 	"sync"
@@ -67,6 +68,7 @@ type shard struct {
 const (
 	sweepEvery      = time.Second
 	shardsPerThread = 64
+	never           = math.MinInt64
 )
 
 // NewMemoryStore returns an empty store. The error matches ErrInvalid.
@@ -86,6 +88,7 @@ func NewMemoryStore(config MemoryConfig) (*MemoryStore, error) {
 		clock: config.Clock, maxKeys: int64(config.MaxKeys), overflow: config.Overflow,
 		seed: maphash.MakeSeed(), shards: make([]shard, 1<<width), shift: 64 - width,
 	}
+	m.collected.Store(never)
 	for i := range m.shards {
 		m.shards[i].table = newTable()
 	}
@@ -231,6 +234,7 @@ func (m *MemoryStore) Reset(_ context.Context, key string) error {
 		return ErrClosed
 	}
 	s.table.reset(h, key)
+	m.collected.Store(never) // there may be room now
 	return nil
 }
 

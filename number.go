@@ -43,8 +43,13 @@ func ceil(x float64) int64 {
 // floor0 is ⌊x⌋, but not below 0.
 func floor0(x float64) int64 { return max(0, floor(x)) }
 
-// toMillis converts a duration to binary64 milliseconds; whole and half milliseconds are exact.
-func toMillis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+// toMillis is the binary64 number of milliseconds nearest to d.
+func toMillis(d time.Duration) float64 {
+	if d%time.Millisecond == 0 {
+		return float64(d / time.Millisecond) // exact also where d in nanoseconds is not
+	}
+	return float64(d) / float64(time.Millisecond)
+}
 
 func millisToDuration(ms int64) time.Duration {
 	if ms > maxDurationMillis {

@@ -17,7 +17,7 @@ type SlidingWindowLog struct {
 	Window time.Duration
 }
 
-// slidingLog keeps the units of all runs in a record's A. Extra is a []run in ascending order.
+// slidingLog keeps the units of all runs in a record's A. Extra is a trail[run] in ascending order.
 type slidingLog struct {
 	spec   SlidingWindowLog
 	window float64
@@ -45,14 +45,15 @@ func (l *slidingLog) Strategy() Strategy { return l.spec }
 func (l *slidingLog) Limit() int64       { return l.limit }
 
 // live is what of the log still counts at now, and how many units that is.
-func (l *slidingLog) live(rec Record, now float64) (runs []run, units float64) {
-	runs, _ = rec.Extra.([]run)
+func (l *slidingLog) live(rec Record, now float64) (log trail[run], units float64) {
+	log, _ = rec.Extra.(trail[run])
 	units = rec.A
-	for len(runs) > 0 && runs[0].at <= now-l.window {
-		units -= runs[0].units
-		runs = runs[1:]
+	expired := 0
+	for expired < len(log.items) && log.items[expired].at <= now-l.window {
+		units -= log.items[expired].units
+		expired++
 	}
-	return runs, units
+	return log.skip(expired), units
 }
 
 // deny answers units that do not fit.
@@ -75,51 +76,58 @@ func (l *slidingLog) deny(runs []run, count, units, now float64) Decision {
 
 func (l *slidingLog) Apply(rec Record, nowMillis int64, cost float64) (Record, Decision, int64) {
 	now, units := float64(nowMillis), math.Ceil(cost)
-	runs, count := l.live(rec, now)
+	log, count := l.live(rec, now)
 	if count+units > l.spec.Limit {
-		return rec, l.deny(runs, count, units, now), 0
+		return rec, l.deny(log.items, count, units, now), 0
 	}
 	at := now
-	if n := len(runs); n > 0 {
-		at = max(at, runs[n-1].at)
+	if n := len(log.items); n > 0 {
+		at = max(at, log.items[n-1].at)
 	}
-	runs = append(runs, run{at, units})
+	log = log.push(run{at, units})
 	count += units
-	return Record{A: count, Extra: runs},
-		allow(l.limit, whole(max(0, l.spec.Limit-count)), ceil(runs[0].at+l.window)), l.ttl
+	behind := ceil(at - now) // by a clock that stepped back
+	return Record{A: count, Extra: log},
+		allow(l.limit, whole(max(0, l.spec.Limit-count)), ceil(log.items[0].at+l.window)), l.ttl + behind
 }
 
 func (l *slidingLog) Peek(rec Record, nowMillis int64) Decision {
 	now := float64(nowMillis)
-	runs, count := l.live(rec, now)
+	log, count := l.live(rec, now)
 	if count+1 > l.spec.Limit {
-		return l.deny(runs, count, 1, now)
+		return l.deny(log.items, count, 1, now)
 	}
 	oldest := now
-	if len(runs) > 0 {
-		oldest = runs[0].at
+	if len(log.items) > 0 {
+		oldest = log.items[0].at
 	}
 	return allow(l.limit, whole(max(0, l.spec.Limit-count)), ceil(oldest+l.window))
 }
 
 func (l *slidingLog) Forecast(rec Record, nowMillis int64, cost float64) Forecast {
-	runs, count := l.live(rec, float64(nowMillis))
+	log, count := l.live(rec, float64(nowMillis))
 	f := Forecast{
 		SpendableNow:          floor(max(0, l.spec.Limit-count) / cost),
 		NextReplenishAtMillis: nowMillis, FullAtMillis: nowMillis,
 	}
-	if n := len(runs); n > 0 {
-		f.NextReplenishAtMillis = ceil(runs[0].at + l.window)
-		f.FullAtMillis = ceil(runs[n-1].at + l.window)
+	if n := len(log.items); n > 0 {
+		f.NextReplenishAtMillis = ceil(log.items[0].at + l.window)
+		f.FullAtMillis = ceil(log.items[n-1].at + l.window)
 	}
 	return f
 }
 
-// Encode writes one stamp per unit.
+// maxStamps bounds the text of a log; see Encode.
+const maxStamps = 1 << 20
+
+// Encode writes one stamp per unit, so it refuses a log of more than a million units.
 func (l *slidingLog) Encode(rec Record) ([]byte, error) {
-	runs, _ := rec.Extra.([]run)
+	if rec.A > maxStamps {
+		return nil, &InvalidError{Field: "limit", Value: rec.A, Rule: "must leave at most 1048576 units in a log that is kept as text"}
+	}
+	log, _ := rec.Extra.(trail[run])
 	stamps := make([]number, 0, int(rec.A))
-	for _, r := range runs {
+	for _, r := range log.items {
 		for range int(r.units) {
 			stamps = append(stamps, number(r.at))
 		}
@@ -143,5 +151,5 @@ func (l *slidingLog) Decode(text []byte) (Record, error) {
 			runs = append(runs, run{float64(at), 1})
 		}
 	}
-	return Record{A: float64(len(stamps)), Extra: runs}, nil
+	return Record{A: float64(len(stamps)), Extra: newTrail(runs)}, nil
 }

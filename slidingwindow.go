@@ -27,7 +27,7 @@ const (
 )
 
 // slidingWindow keeps the newest sub-window's number in a record's A and its count in
-// B. Extra is a []subWindow of the older ones that still matter, in ascending order.
+// B. Extra is a trail[subWindow] of the older ones that still matter, in ascending order.
 type slidingWindow struct {
 	name     string
 	strategy Strategy
@@ -68,14 +68,14 @@ func (s *slidingWindow) Limit() int64       { return s.limit }
 
 // view is what a record means at one instant.
 type view struct {
-	tick     float64     // current sub-window
-	count    float64     // units in it
-	older    []subWindow // the record's older sub-windows that still matter
-	rolled   bool        // the record's newest sub-window is no longer the current one
-	estimate float64     // units in the rolling window
-	partly   float64     // units of the oldest sub-window, which count in part
-	weight   float64     // the part of them that counts
-	next     float64     // when the next sub-window begins
+	tick     float64          // current sub-window
+	count    float64          // units in it
+	older    trail[subWindow] // the record's older sub-windows that still matter
+	rolled   bool             // the record's newest sub-window is no longer the current one
+	estimate float64          // units in the rolling window
+	partly   float64          // units of the oldest sub-window, which count in part
+	weight   float64          // the part of them that counts
+	next     float64          // when the next sub-window begins
 	resetAt  int64
 }
 
@@ -85,10 +85,10 @@ func (s *slidingWindow) look(rec Record, now float64) view {
 		v.tick, v.count = rec.A, rec.B
 	}
 	v.rolled = rec.B > 0 && rec.A < v.tick
-	v.older, _ = rec.Extra.([]subWindow)
+	v.older, _ = rec.Extra.(trail[subWindow])
 	oldest := v.tick - float64(s.spec.Buckets)
-	for len(v.older) > 0 && v.older[0].tick < oldest {
-		v.older = v.older[1:]
+	for len(v.older.items) > 0 && v.older.items[0].tick < oldest {
+		v.older = v.older.skip(1)
 	}
 	full := 0.0
 	add := func(o subWindow) {
@@ -99,7 +99,7 @@ func (s *slidingWindow) look(rec Record, now float64) view {
 			full += o.count
 		}
 	}
-	for _, o := range v.older {
+	for _, o := range v.older.items {
 		add(o)
 	}
 	if v.rolled {
@@ -133,9 +133,10 @@ func (s *slidingWindow) Apply(rec Record, nowMillis int64, cost float64) (Record
 	}
 	next := Record{A: v.tick, B: v.count + cost, Extra: rec.Extra}
 	if v.rolled {
-		next.Extra = append(v.older, subWindow{rec.A, rec.B})
+		next.Extra = v.older.push(subWindow{rec.A, rec.B})
 	}
-	return next, allow(s.limit, floor0(s.spec.Limit-projection), v.resetAt), s.ttl
+	behind := max(0, ceil(float64(v.tick*s.width)-now)) // by a clock that stepped back
+	return next, allow(s.limit, floor0(s.spec.Limit-projection), v.resetAt), s.ttl + behind
 }
 
 func (s *slidingWindow) Peek(rec Record, nowMillis int64) Decision {
@@ -176,8 +177,8 @@ func (s *slidingWindow) Encode(rec Record) ([]byte, error) {
 		p := int(math.Mod(o.tick, float64(size)))
 		text.Ticks[p], text.Counts[p] = number(o.tick), number(o.count)
 	}
-	older, _ := rec.Extra.([]subWindow)
-	for _, o := range older {
+	older, _ := rec.Extra.(trail[subWindow])
+	for _, o := range older.items {
 		put(o)
 	}
 	put(subWindow{rec.A, rec.B})
@@ -203,5 +204,5 @@ func (s *slidingWindow) Decode(text []byte) (Record, error) {
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].tick < all[j].tick })
 	newest := all[len(all)-1]
-	return Record{A: newest.tick, B: newest.count, Extra: all[:len(all)-1]}, nil
+	return Record{A: newest.tick, B: newest.count, Extra: newTrail(all[:len(all)-1])}, nil
 }

@@ -65,9 +65,8 @@ type Transition interface {
 }
 
 // Record is the state of one key. The zero Record is that of a fresh key, so a
-// transition may keep zero for nothing else. Transitions and stores treat it as a
-// value: Extra must not be changed in place, except that elements may be appended
-// behind the end of a slice it holds.
+// transition may keep zero for nothing else. Records are values: what Extra refers to
+// must not be changed.
 type Record struct {
 	// A and B hold the first two numbers of the state. A store may keep records that
 	// need no more than A in less space.

@@ -78,7 +78,8 @@ func (b *tokenBucket) Apply(rec Record, nowMillis int64, cost float64) (Record, 
 	}
 	left := tokens - cost
 	resetAt := at(nowMillis, b.wait(b.spec.Capacity-left))
-	return Record{A: left, B: last + 1}, allow(b.limit, floor0(left), resetAt), b.ttl
+	behind := ceil(last - float64(nowMillis)) // by a clock that stepped back
+	return Record{A: left, B: last + 1}, allow(b.limit, floor0(left), resetAt), b.ttl + behind
 }
 
 func (b *tokenBucket) Peek(rec Record, nowMillis int64) Decision {
