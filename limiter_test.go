@@ -1,7 +1,6 @@
 package throttlekit
 
 import (
-	"context"
 	"errors"
 	"math"
 	"strings"
@@ -16,8 +15,12 @@ func TestLimiterAnswersEveryQuestion(t *testing.T) {
 	limiter, clock := manual(t, GCRA{Limit: 10, Period: time.Second, Burst: 5}, 1000)
 	ctx := t.Context()
 	for i, want := range []Decision{
-		{true, 5, 4, 1100, 0}, {true, 5, 3, 1200, 0}, {true, 5, 2, 1300, 0}, {true, 5, 1, 1400, 0},
-		{true, 5, 0, 1500, 0}, {false, 5, 0, 1500, 100},
+		{true, 5, 4, 1100, 0},
+		{true, 5, 3, 1200, 0},
+		{true, 5, 2, 1300, 0},
+		{true, 5, 1, 1400, 0},
+		{true, 5, 0, 1500, 0},
+		{false, 5, 0, 1500, 100},
 	} {
 		if got, err := limiter.Check(ctx, "k"); err != nil || got != want {
 			t.Errorf("check %d: %+v, %v; want %+v", i, got, err, want)
@@ -142,7 +145,7 @@ func TestConcurrentChecksAdmitExactlyTheLimit(t *testing.T) {
 			for range 8 {
 				wait.Go(func() {
 					for range 50 {
-						if d, err := limiter.Check(context.Background(), "k"); err == nil && d.Allowed {
+						if d, err := limiter.Check(t.Context(), "k"); err == nil && d.Allowed {
 							admitted.Add(1)
 						}
 					}
@@ -164,7 +167,7 @@ func TestChecksDoNotAllocate(t *testing.T) {
 		"denied":      GCRA{Limit: 1, Period: time.Hour},
 	} {
 		limiter, _ := manual(t, strategy, 0)
-		ctx := context.Background()
+		ctx := t.Context()
 		_, _ = limiter.Check(ctx, "k")
 		if n := testing.AllocsPerRun(100, func() { _, _ = limiter.Check(ctx, "k") }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

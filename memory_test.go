@@ -1,11 +1,11 @@
 package throttlekit
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -150,7 +150,7 @@ func TestMemoryAgreesWithAMap(t *testing.T) {
 	model := map[string]Record{}
 	for range 200_000 {
 		now := clock.NowMillis()
-		key := fmt.Sprint(random.IntN(3000))
+		key := strconv.Itoa(random.IntN(3000))
 		switch random.IntN(100) {
 		case 0:
 			clock.Advance(time.Duration(random.IntN(2000)) * time.Millisecond)
@@ -183,7 +183,7 @@ func TestExpiredRecordsAreGivenBack(t *testing.T) {
 	}
 	const keys = 20_000
 	for i := range keys {
-		if _, err := limiter.Check(t.Context(), fmt.Sprint(i)); err != nil {
+		if _, err := limiter.Check(t.Context(), strconv.Itoa(i)); err != nil {
 			t.Fatal(err)
 		}
 		if i%2 == 0 {
@@ -328,7 +328,7 @@ func TestConcurrentBatches(t *testing.T) {
 				for _, i := range random.Perm(len(keys)) {
 					ops = append(ops, Op{keys[i], rule, 1})
 				}
-				if _, err := store.Batch(context.Background(), ops, CommitAll); err != nil {
+				if _, err := store.Batch(t.Context(), ops, CommitAll); err != nil {
 					t.Error(err)
 					return
 				}

@@ -24,6 +24,7 @@ type Keys map[string]string
 // false and RetryAfterMillis that dimension's.
 type MultiDecision struct {
 	Decision
+
 	// Dimension is the one that bound: of [All] the one that denied for longest, or
 	// the one with the least left; of [Any] the one with the most left, or the one
 	// that frees first. The earliest declared wins a tie.

@@ -140,6 +140,9 @@ func (l *slidingLog) Decode(text []byte) (Record, error) {
 	if err := unmarshal(l.Name(), text, &stamps); err != nil {
 		return Record{}, err
 	}
+	if stamps == nil {
+		return Record{}, corrupt(l.Name(), errMissing)
+	}
 	if len(stamps) == 0 {
 		return Record{}, nil
 	}

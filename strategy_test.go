@@ -1,6 +1,7 @@
 package throttlekit
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"strings"
@@ -258,7 +259,7 @@ func TestCorruptTextIsRefused(t *testing.T) {
 		}
 		for _, text := range texts {
 			rec, err := rule.Decode([]byte(text))
-			if err == nil && !(name == "slidingWindowLog" && text == "null") {
+			if err == nil {
 				t.Errorf("%s: %q reads as %+v", name, text, rec)
 			}
 		}
@@ -283,7 +284,7 @@ func TestRecordsAreValues(t *testing.T) {
 				t.Fatal(err)
 			}
 			rule.Apply(old, 1_700_000_000_700, 2)
-			if after, err := rule.Encode(kept); err != nil || string(after) != string(before) {
+			if after, err := rule.Encode(kept); err != nil || !bytes.Equal(after, before) {
 				t.Errorf("%s became %s, %v", before, after, err)
 			}
 		})
