@@ -8,7 +8,7 @@ import (
 
 // Clock tells a store the time. Implementations must be safe for concurrent use.
 type Clock interface {
-	// NowMillis is the current time in epoch milliseconds.
+	// NowMillis is the current time in epoch milliseconds, not negative.
 	NowMillis() int64
 }
 

@@ -93,7 +93,7 @@ func (b *tokenBucket) Peek(rec Record, nowMillis int64) Decision {
 
 func (b *tokenBucket) Forecast(rec Record, nowMillis int64, cost float64) Forecast {
 	tokens, _ := b.tokens(rec, float64(nowMillis))
-	f := Forecast{SpendableNow: floor(tokens / cost), NextReplenishAtMillis: nowMillis, FullAtMillis: nowMillis}
+	f := Forecast{SpendableNow: floor0(tokens / cost), NextReplenishAtMillis: nowMillis, FullAtMillis: nowMillis}
 	if tokens < b.spec.Capacity {
 		f.NextReplenishAtMillis = at(nowMillis, b.wait(float64(floor(tokens)+1)-tokens))
 		f.FullAtMillis = at(nowMillis, b.wait(b.spec.Capacity-tokens))

@@ -38,7 +38,10 @@ func Read(r io.Reader) (*Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	return doc, doc.validate()
+	if err := doc.validate(); err != nil {
+		return nil, err
+	}
+	return doc, nil
 }
 
 func parse(text []byte) (*Document, error) {

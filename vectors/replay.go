@@ -40,7 +40,7 @@ func Replay(ctx context.Context, doc *Document, target Target) (Report, error) {
 		}
 		s := &doc.Suites[i]
 		result := SuiteResult{Primitive: s.Primitive, Name: s.Name}
-		err := report.suite(ctx, s, target, &result)
+		err := report.run(ctx, s, target, &result)
 		if err != nil && ctx.Err() != nil {
 			return report, context.Cause(ctx)
 		}
@@ -49,8 +49,8 @@ func Replay(ctx context.Context, doc *Document, target Target) (Report, error) {
 	return report, nil
 }
 
-// suite runs one suite. The error is what kept it from its end.
-func (r *Report) suite(ctx context.Context, s *Suite, target Target, result *SuiteResult) (err error) {
+// run runs one suite. The error is what kept it from its end.
+func (r *Report) run(ctx context.Context, s *Suite, target Target, result *SuiteResult) (err error) {
 	if s.Primitive != RateLimit {
 		return fmt.Errorf("%w: nothing here replays the primitive %q", throttlekit.ErrUnsupported, s.Primitive)
 	}

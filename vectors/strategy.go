@@ -166,10 +166,15 @@ func (r *reader) integer(name string, fallback, least, most int64) int64 {
 // duration is an option in milliseconds, and 0 if it is not given. It refuses a value
 // that a time.Duration cannot carry exactly, since the core would decide by another one.
 func (r *reader) duration(name string) time.Duration {
+	const most = math.MaxInt64 / int64(time.Millisecond)
 	ms := r.number(name)
+	inRange := math.Abs(ms) <= float64(most)
+	if inRange && ms == math.Trunc(ms) {
+		return time.Duration(ms) * time.Millisecond
+	}
 	nanos := math.RoundToEven(ms * float64(time.Millisecond))
-	ok := math.Abs(nanos) < math.MaxInt64 && nanos/float64(time.Millisecond) == ms
-	r.require(ok, name, ms, "must be a number of milliseconds, below 292 years, that a duration carries exactly")
+	ok := inRange && nanos/float64(time.Millisecond) == ms
+	r.require(ok, name, ms, "must be a whole number of nanoseconds, below 292 years")
 	if !ok {
 		return 0
 	}

@@ -54,6 +54,7 @@ func openLimiter(suite Suite, clock *throttlekit.ManualClock, opts ...throttleki
 // limiterSession is a limiter on a store whose clock is at hand.
 type limiterSession struct {
 	*throttlekit.Limiter
+
 	clock *throttlekit.ManualClock
 }
 

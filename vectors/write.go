@@ -40,7 +40,9 @@ func Write(w io.Writer, doc *Document) error {
 // printer collects the text of a document.
 type printer struct{ bytes.Buffer }
 
-func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p, format, args...) }
+func (p *printer) printf(format string, args ...any) {
+	p.Write(fmt.Appendf(p.AvailableBuffer(), format, args...))
+}
 
 func comma(i int, separator string) string {
 	if i == 0 {
