@@ -1,0 +1,23 @@
+package service_test
+
+import (
+	"testing"
+
+	"github.com/throttlekit/throttlekit-go/service"
+)
+
+// BenchmarkCheck says what the service adds to a limiter, without and with a tap.
+func BenchmarkCheck(b *testing.B) {
+	for name, taps := range map[string][]service.Tap{"bare": nil, "tapped": {counter{}}} {
+		b.Run(name, func(b *testing.B) {
+			s := newService(b, "limiters: {p: {strategy: gcra, limit: 1e9, period: 1h}}", nil, service.Config{Taps: taps})
+			ctx := b.Context()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Check(ctx, "p", "user:12345", 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

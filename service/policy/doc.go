@@ -1,0 +1,47 @@
+// Package policy reads policy files and builds the policies that a service answers for.
+//
+//	version: 1
+//	defaults:
+//	  prefix: shop            # of keys on a shared store; otherwise the policy's name
+//	  failMode: open          # or closed: what to answer when the store cannot
+//	limiters:
+//	  api:
+//	    strategy: gcra
+//	    limit: 100
+//	    period: 1m
+//	    burst: 20
+//	  login: { strategy: slidingWindowLog, limit: 5, period: 15m, failMode: closed }
+//
+// A file is YAML, or JSON if it begins with a bracket; its name does not matter. [Parse]
+// reads it and reports everything that is wrong at once, each with line, column, field,
+// rule and value. [File.Build] then makes the policies, all or none.
+//
+// # Strategies
+//
+//	gcra              limit, window (period, periodMs or windowMs); burst = limit
+//	tokenBucket       capacity, refillPerSec
+//	fixedWindow       limit, window (period or windowMs)
+//	slidingWindow     limit, window (period or windowMs); buckets = 10
+//	slidingWindowLog  limit, window (period or windowMs)
+//	quota             limit, resetCadence; window (period or periodMs) for fixed and
+//	                  rolling; anchor = 0 (epoch milliseconds), offsetMinutes = 0,
+//	                  weekStartsOn = 1 (0 is Sunday), buckets = 10
+//
+// Every policy may have prefix and failMode.
+//
+// # What a file may say
+//
+// A period is a number of milliseconds; a number with one of the units ms, s, m, h, d; or
+// a Go duration such as 1h30m or 250us. It is kept to the nanosecond and may be up to 106751
+// days. A window may be given by several fields if all say the same; if not, that is an error.
+//
+// A number stands in plain decimal notation, as in JSON. What only some readers of YAML
+// take for a number is refused rather than guessed at: 0x10, 012, 1_000, +5, .5, .inf. So
+// are numbers in quotes, except that a period may be quoted.
+//
+// A field that is null counts as not given. Unknown fields, fields of another strategy
+// and repeated keys are errors. So are anchors, aliases, merge keys, tags, directives and
+// further documents: what a line says must not depend on lines elsewhere.
+//
+// Files are UTF-8, up to [MaxFileBytes] long, with up to [MaxPolicies] policies.
+package policy

@@ -1,0 +1,124 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/service"
+)
+
+// File is a policy file that has been read and is right. It does not change.
+type File struct {
+	name  string
+	specs []*spec
+}
+
+// Env is what a program gives to the policies that it builds.
+type Env struct {
+	// Store keeps the records of all policies. The policies do not close it. Without it,
+	// each policy has an unbounded in-memory store of its own, which it closes.
+	Store throttlekit.Store
+	// Clock drives the private in-memory stores. Defaults to the system clock. A shared
+	// store has its own.
+	Clock throttlekit.Clock
+}
+
+// Parse reads a policy file, YAML or JSON, whose name is for messages only. The error is
+// an [*Error], which holds everything that is wrong.
+func Parse(name string, text []byte) (*File, error) {
+	out := &report{file: name}
+	r := reader{out: out}
+	var specs []*spec
+	if root := r.read(text); root != nil {
+		specs = readDocument(out, root)
+	}
+	if err := out.err(); err != nil {
+		return nil, err
+	}
+	return &File{name: name, specs: specs}, nil
+}
+
+// Load reads the policy file at path. The error is that of [Parse] or of the file system.
+func Load(path string) (*File, error) {
+	f, err := os.Open(path) //nolint:gosec // reading the file that the operator names is the point
+	if err != nil {
+		return nil, fmt.Errorf("policy file: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("policy file: %w", err)
+	}
+	return Parse(path, text)
+}
+
+// Name is the name that the file was read under.
+func (f *File) Name() string { return f.name }
+
+// Policies describes the policies, in the order of the file, without building them.
+func (f *File) Policies() []service.Info {
+	infos := make([]service.Info, len(f.specs))
+	for i, s := range f.specs {
+		infos[i] = s.info
+	}
+	return infos
+}
+
+// Build builds the policies, in the order of the file. Whoever gets them closes them,
+// usually by way of [service.Service.Close]. The error has an [*Error] in it with
+// everything that env lacks; then no policy stays behind.
+func (f *File) Build(env Env) ([]service.Policy, error) {
+	out := &report{file: f.name}
+	built := make([]service.Policy, 0, len(f.specs))
+	for _, s := range f.specs {
+		p, err := s.make(s, env)
+		if err != nil {
+			out.add(s.at, Problem{Path: s.path, Rule: "cannot be built: " + err.Error()})
+			continue
+		}
+		built = append(built, p)
+	}
+	if err := out.err(); err != nil {
+		if closing := closeAll(built); closing != nil {
+			err = errors.Join(err, closing)
+		}
+		return nil, err
+	}
+	return built, nil
+}
+
+func closeAll(policies []service.Policy) error {
+	wrong := make([]error, 0, len(policies))
+	for _, p := range policies {
+		wrong = append(wrong, p.Close())
+	}
+	return errors.Join(wrong...)
+}
+
+// Warnings are what a file allows and hardly means. There is one as yet: policies that
+// keep their keys under one prefix of a shared store, with different strategies. A key
+// that two of them see has one record, which only one of them can read. Policies with
+// equal strategies may share a prefix on purpose, to share their counts.
+func (f *File) Warnings() []Problem {
+	out := &report{file: f.name}
+	first := make(map[string]*spec)
+	for _, s := range f.specs {
+		if s.rule == nil {
+			continue
+		}
+		other, taken := first[s.prefix]
+		if !taken {
+			first[s.prefix] = s
+		} else if other.rule.Strategy() != s.rule.Strategy() {
+			out.add(s.at, Problem{
+				Path: s.path,
+				Rule: fmt.Sprintf("shares the prefix %s with %s, but not its strategy", quote(s.prefix), other.path),
+				Hint: "give each its own prefix",
+			})
+		}
+	}
+	return out.problems
+}

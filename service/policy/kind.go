@@ -1,0 +1,103 @@
+package policy
+
+import (
+	"slices"
+
+	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/service"
+)
+
+// kind is a way of building policies that a block in the policy asks for. To add one,
+// write a file with its read function and name that function in kinds.
+type kind struct {
+	// name is the key of the block.
+	name string
+	// rated says that the strategy fields of the policy belong to the kind.
+	rated bool
+	// read reads the policy and its block, reports what is wrong with them, and fills
+	// in info and make. It is nil as long as this build does not have the kind.
+	read func(p *draft, block *entry)
+}
+
+// kinds are all of them. A policy has at most one; one that has none is plain.
+var kinds = []kind{
+	{name: "tokenBudget"},
+	{name: "fleetBudget"},
+	{name: "fairEscrow"},
+	{name: "federatedFairEscrow"},
+	{name: "concurrency", rated: true},
+	{name: "distributedConcurrency", rated: true},
+	{name: "twoTier", rated: true},
+	{name: "federated", rated: true},
+}
+
+// unsupported is the rule that a block breaks for which there is no code yet.
+const unsupported = "is not supported by this build"
+
+func kindNames() []string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.name
+	}
+	return names
+}
+
+// draft is a policy that is being read.
+type draft struct {
+	*scope
+
+	spec *spec
+}
+
+// spec is a policy that has been read and is right.
+type spec struct {
+	info   service.Info
+	at     position         // of the name
+	path   string           // limiters.<name>
+	prefix string           // of its keys on a shared store
+	rule   throttlekit.Rule // nil if the policy has no strategy
+	make   maker
+}
+
+// maker builds a policy.
+type maker func(s *spec, env Env) (service.Policy, error)
+
+// read fills in the kind, what its decisions report, and make.
+func (p *draft) read() {
+	var blocks []*entry
+	var chosen kind
+	for _, k := range kinds {
+		if e := p.find(k.name); e != nil {
+			blocks, chosen = append(blocks, e), k
+		}
+	}
+	switch {
+	case len(blocks) == 0:
+		readPlain(p)
+	case len(blocks) > 1:
+		p.exclude(blocks)
+		p.asked = append(p.asked, append(strategyFields(), "strategy")...)
+	case chosen.read != nil:
+		p.spec.info.Kind = chosen.name
+		chosen.read(p, blocks[0])
+	default:
+		p.out.add(blocks[0].pos, Problem{Path: join(p.path, chosen.name), Rule: unsupported})
+		p.asked = append(p.asked, append(strategyFields(), "strategy")...)
+		if chosen.rated && p.entry("strategy") != nil {
+			readStrategy(p.scope)
+		}
+	}
+	p.finish()
+}
+
+// exclude reports several kinds on one policy, at the last one.
+func (p *draft) exclude(blocks []*entry) {
+	slices.SortFunc(blocks, func(a, b *entry) int { return a.pos.compare(b.pos) })
+	names := make([]string, len(blocks))
+	for i, e := range blocks {
+		names[i] = e.key
+	}
+	p.out.add(blocks[len(blocks)-1].pos, Problem{
+		Path: p.path, Rule: "must have at most one of " + allOf(kindNames()), Value: allOf(names),
+	})
+}

@@ -1,0 +1,293 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/throttlekit/throttlekit-go"
+)
+
+// Bounds of a request. A request beyond them is answered with an error that matches
+// [throttlekit.ErrInvalid].
+const (
+	// MaxKeyBytes is the length of the longest key, in bytes.
+	MaxKeyBytes = 64 << 10
+	// MaxKeys is the most keys that one [Service.CheckMany] takes.
+	MaxKeys = 10_000
+)
+
+// Config says what a [Service] holds.
+type Config struct {
+	// Policies are what the service answers for. The service closes them. Their names
+	// must be unique and not empty.
+	Policies []Policy
+	// FailMode is for policies that do not have one of their own. Defaults to FailOpen.
+	FailMode FailMode
+	// Taps are told every decision, in this order.
+	Taps []Tap
+	// Logger is told when a fail mode answers, at most once in ten seconds for each
+	// policy. Defaults to silence.
+	Logger *slog.Logger
+	// Now is the clock that times decisions for the taps. Defaults to [time.Now]. It
+	// has no part in a decision, which comes from the clock of the store.
+	Now func() time.Time
+}
+
+// Service holds policies by name and answers for them. It is safe for concurrent use.
+type Service struct {
+	held   map[string]*held // never changes after New
+	infos  []Info
+	names  string // the configured names, as error messages list them
+	taps   []Tap
+	logger *slog.Logger
+	now    func() time.Time
+	born   time.Time
+
+	standIns atomic.Int64
+	panics   gate
+	closed   atomic.Bool
+	close    func() error
+}
+
+// held is a policy with what New has found out about it, so that a request costs one
+// look-up and no type assertion.
+type held struct {
+	policy     Policy
+	info       Info
+	mode       FailMode
+	checker    Checker
+	batch      BatchChecker
+	peeker     Peeker
+	forecaster Forecaster
+	outages    gate
+}
+
+// New returns a service for the policies in config. The error matches
+// [throttlekit.ErrInvalid] and names everything that is wrong; the policies then stay
+// with the caller, who closes them.
+func New(config Config) (*Service, error) {
+	if config.FailMode == "" {
+		config.FailMode = FailOpen
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Now == nil {
+		config.Now = time.Now //nolint:forbidigo // the edge: it times decisions for taps, and decides nothing
+	}
+	s := &Service{
+		held:   make(map[string]*held, len(config.Policies)),
+		infos:  make([]Info, 0, len(config.Policies)),
+		taps:   append([]Tap(nil), config.Taps...),
+		logger: config.Logger,
+		now:    config.Now,
+		born:   config.Now(),
+	}
+	wrong := []error{validMode("failMode", config.FailMode, false)}
+	for i, tap := range config.Taps {
+		if tap == nil {
+			wrong = append(wrong, &throttlekit.InvalidError{Field: fmt.Sprintf("taps[%d]", i), Value: nil, Rule: "must be given"})
+		}
+	}
+	for i, p := range config.Policies {
+		wrong = append(wrong, s.hold(i, p, config.FailMode))
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, err
+	}
+	s.names = listNames(s.infos)
+	s.close = sync.OnceValue(s.closeAll)
+	return s, nil
+}
+
+// hold adds the policy that stands at place i of the configuration.
+func (s *Service) hold(i int, p Policy, fallback FailMode) error {
+	field := fmt.Sprintf("policies[%d]", i)
+	if p == nil {
+		return &throttlekit.InvalidError{Field: field, Value: nil, Rule: "must be given"}
+	}
+	h := &held{policy: p, info: p.Info()}
+	if h.mode = h.info.FailMode; h.mode == "" {
+		h.mode = fallback
+	}
+	h.checker, _ = p.(Checker)
+	h.batch, _ = p.(BatchChecker)
+	h.peeker, _ = p.(Peeker)
+	h.forecaster, _ = p.(Forecaster)
+
+	name := h.info.Name
+	wrong := []error{validMode(field+".failMode", h.info.FailMode, true)}
+	switch {
+	case name == "":
+		wrong = append(wrong, &throttlekit.InvalidError{Field: field + ".name", Value: name, Rule: "must not be empty"})
+	case s.held[name] != nil:
+		wrong = append(wrong, &throttlekit.InvalidError{Field: field + ".name", Value: name, Rule: "must be unique"})
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return err
+	}
+	s.held[name] = h
+	s.infos = append(s.infos, h.info)
+	return nil
+}
+
+func validMode(field string, mode FailMode, optional bool) error {
+	if mode == FailOpen || mode == FailClosed || (mode == "" && optional) {
+		return nil
+	}
+	return &throttlekit.InvalidError{Field: field, Value: string(mode), Rule: "must be open or closed"}
+}
+
+// Policies describes the policies, in the order of the configuration.
+func (s *Service) Policies() []Info { return append([]Info(nil), s.infos...) }
+
+// Close closes every policy and joins their errors. Requests that come later are
+// answered with [throttlekit.ErrClosed]. It may be called more than once.
+func (s *Service) Close() error { return s.close() }
+
+func (s *Service) closeAll() error {
+	s.closed.Store(true)
+	wrong := make([]error, 0, len(s.infos))
+	for _, info := range s.infos {
+		if err := s.held[info.Name].policy.Close(); err != nil {
+			wrong = append(wrong, fmt.Errorf("closing policy %s: %w", quoted(info.Name), err))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// find is the policy under a name.
+func (s *Service) find(name string) (*held, error) {
+	h := s.held[name]
+	if h == nil {
+		return nil, fmt.Errorf("%w: %s; configured: %s", throttlekit.ErrPolicyNotFound, quoted(name), s.names)
+	}
+	return h, nil
+}
+
+// ready reports why a policy cannot take a request with such a key, if it cannot.
+func (s *Service) ready(h *held, capable bool, operation, key string) error {
+	switch {
+	case s.closed.Load():
+		return fmt.Errorf("%w: the service", throttlekit.ErrClosed)
+	case !capable:
+		return fmt.Errorf("%w: policy %s of kind %s cannot %s", throttlekit.ErrUnsupported, quoted(h.info.Name), h.info.Kind, operation)
+	case len(key) > MaxKeyBytes:
+		return tooLong(key)
+	}
+	return nil
+}
+
+// Check decides on one request of the given cost and charges it if it is allowed.
+// Costs are above 0 and at most [throttlekit.MaxSafe]; keys are any bytes, also none,
+// up to [MaxKeyBytes].
+//
+// The error matches ErrPolicyNotFound, ErrUnsupported, ErrInvalid or ErrClosed of
+// package throttlekit, or is that of ctx. If the store cannot decide, the fail mode does,
+// and there is no error.
+func (s *Service) Check(ctx context.Context, policy, key string, cost float64) (throttlekit.Decision, error) {
+	h, err := s.find(policy)
+	if err != nil {
+		return throttlekit.Decision{}, err
+	}
+	return s.check(ctx, h, key, cost)
+}
+
+func (s *Service) check(ctx context.Context, h *held, key string, cost float64) (throttlekit.Decision, error) {
+	if err := s.ready(h, h.checker != nil, "check", key); err != nil {
+		return throttlekit.Decision{}, err
+	}
+	var start time.Time
+	if len(s.taps) > 0 {
+		start = s.now()
+	}
+	var stoodIn FailMode
+	d, err := h.checker.Check(ctx, key, cost)
+	if err != nil {
+		if d, err = s.standIn(ctx, h, err, 1); err != nil {
+			return throttlekit.Decision{}, err
+		}
+		stoodIn = h.mode
+	}
+	if len(s.taps) > 0 {
+		at := s.now()
+		s.tell(ctx, Event{Policy: h.info, Key: key, Cost: cost, Decision: d, FailMode: stoodIn, At: at, Elapsed: at.Sub(start)})
+	}
+	return d, nil
+}
+
+// CheckMany decides on one request of the given cost for each key, at one instant, and
+// returns the decisions in the order of the keys; no keys give no decisions. It takes up
+// to [MaxKeys] keys. Otherwise it follows [Service.Check]; if the store cannot decide,
+// the fail mode does, for every key.
+func (s *Service) CheckMany(ctx context.Context, policy string, keys []string, cost float64) ([]throttlekit.Decision, error) {
+	h, err := s.find(policy)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ready(h, h.batch != nil, "check many", ""); err != nil {
+		return nil, err
+	}
+	if err := validKeys(keys); err != nil {
+		return nil, err
+	}
+	var start time.Time
+	if len(s.taps) > 0 {
+		start = s.now()
+	}
+	var stoodIn FailMode
+	decisions, err := h.batch.CheckMany(ctx, keys, cost)
+	switch {
+	case err != nil:
+		d, err := s.standIn(ctx, h, err, len(keys))
+		if err != nil {
+			return nil, err
+		}
+		stoodIn, decisions = h.mode, make([]throttlekit.Decision, len(keys))
+		for i := range decisions {
+			decisions[i] = d
+		}
+	case len(decisions) != len(keys):
+		return nil, fmt.Errorf("service: policy %s gave %d decisions for %d keys", quoted(h.info.Name), len(decisions), len(keys))
+	}
+	if len(s.taps) > 0 && len(keys) > 0 {
+		at := s.now()
+		share := at.Sub(start) / time.Duration(len(keys))
+		for i, key := range keys {
+			s.tell(ctx, Event{Policy: h.info, Key: key, Cost: cost, Decision: decisions[i], FailMode: stoodIn, At: at, Elapsed: share})
+		}
+	}
+	return decisions, nil
+}
+
+// Peek is the decision that a check of cost 1 would get now. It charges nothing, and
+// no tap is told. Errors are those of [Service.Check], and ErrStoreUnavailable: the fail
+// mode is for requests that consume.
+func (s *Service) Peek(ctx context.Context, policy, key string) (throttlekit.Decision, error) {
+	h, err := s.find(policy)
+	if err != nil {
+		return throttlekit.Decision{}, err
+	}
+	if err := s.ready(h, h.peeker != nil, "peek", key); err != nil {
+		return throttlekit.Decision{}, err
+	}
+	return h.peeker.Peek(ctx, key)
+}
+
+// Forecast says how many requests of the given cost the key could spend now, and when it
+// gets more. It charges nothing, and no tap is told. Errors are those of [Service.Peek].
+func (s *Service) Forecast(ctx context.Context, policy, key string, cost float64) (throttlekit.Forecast, error) {
+	h, err := s.find(policy)
+	if err != nil {
+		return throttlekit.Forecast{}, err
+	}
+	if err := s.ready(h, h.forecaster != nil, "forecast", key); err != nil {
+		return throttlekit.Forecast{}, err
+	}
+	return h.forecaster.Forecast(ctx, key, cost)
+}

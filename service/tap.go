@@ -1,0 +1,57 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/throttlekit/throttlekit-go"
+)
+
+// Tap is told about decisions. Decided runs in the goroutine of the request, before the
+// answer goes out: it must take constant time, must not block, and may run in many
+// goroutines at once. If it panics, the answer goes out all the same.
+type Tap interface {
+	Decided(e Event)
+}
+
+// Event is one decision. A CheckMany makes one for each key.
+type Event struct {
+	// Policy describes the policy that decided.
+	Policy Info
+	// Key is the key as the caller gave it.
+	Key string
+	// Cost is what was asked for.
+	Cost float64
+	// Decision is the answer.
+	Decision throttlekit.Decision
+	// FailMode is the fail mode that decided because the store could not, or empty.
+	FailMode FailMode
+	// At is when the answer was there.
+	At time.Time
+	// Elapsed is how long it took; of a CheckMany, each key has an equal share.
+	Elapsed time.Duration
+}
+
+func (s *Service) tell(ctx context.Context, e Event) {
+	for _, tap := range s.taps {
+		s.tellOne(ctx, tap, e)
+	}
+}
+
+// tellOne swallows a panic of the tap. The request has been charged: if the panic went
+// on, the caller would see a failure, try again and pay twice, and a fault in something
+// that only watches would stop the service.
+func (s *Service) tellOne(ctx context.Context, tap Tap, e Event) {
+	defer func() {
+		if r := recover(); r != nil {
+			if suppressed, pass := s.panics.pass(e.At.Sub(s.born)); pass {
+				s.logger.LogAttrs(ctx, slog.LevelError, "a tap panicked; the decision stands",
+					slog.String("tap", fmt.Sprintf("%T", tap)), slog.String("panic", fmt.Sprint(r)),
+					slog.Int64("suppressed", suppressed))
+			}
+		}
+	}()
+	tap.Decided(e)
+}
