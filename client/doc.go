@@ -1,2 +1,36 @@
-// Package client talks to a ThrottleKit service over gRPC.
+// Package client asks a ThrottleKit service for decisions over gRPC.
+//
+//	c, err := client.Dial("127.0.0.1:50051")
+//	...
+//	decision, err := c.Check(ctx, "api", userID)
+//
+// A [Client] decides nothing by itself: it carries what the service decided, with one exception that has to be asked for.
+// [WithUnavailable] makes it answer in place of a service that cannot be reached.
+//
+// # Deadlines
+//
+// A call ends when its context does, and the service learns of the deadline. A context without a deadline gets the one
+// of [WithTimeout], 1 second by default, so that a service that hangs cannot hang its callers.
+//
+// # Errors
+//
+// A denial is a decision, not an error. Errors are told apart by [errors.Is]:
+//
+//	throttlekit.ErrInvalid            a value is out of range; asking again will not help
+//	throttlekit.ErrPolicyNotFound     the service has no policy of this name
+//	throttlekit.ErrUnsupported        the policy, or the service, cannot do that
+//	throttlekit.ErrStoreUnavailable   the service answered, but its store did not
+//	throttlekit.ErrClosed             the client is closed
+//	client.ErrUnavailable             the service cannot be reached, or did not answer in time
+//	context.DeadlineExceeded          the deadline of the caller's context has passed
+//	context.Canceled                  the caller's context was cancelled
+//
+// Those that come from a call also carry its gRPC status, for status.FromError. After ErrUnavailable and after both
+// context errors it is unknown whether the request was charged; no call is ever repeated once the service may have seen it.
+//
+// # Transport security
+//
+// Plaintext is for loopback addresses. Everything else needs [WithTLS], or [WithPlaintext] to say that it is meant.
+//
+// All types are safe for concurrent use.
 package client

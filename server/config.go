@@ -56,6 +56,7 @@ type TLS struct {
 // settled is a Config with its defaults in place, found to be right.
 type settled struct {
 	Config
+
 	tls *tls.Config // nil means plaintext
 }
 

@@ -12,12 +12,12 @@
 // # Requests
 //
 // A cost of 0 means 1. Keys are bytes, up to 64 KiB of them, although the contract calls them text: binary protobuf with
-// a key that is not UTF-8 is understood, on both doors. JSON can only carry text. A message is at most 4 MiB, and
-// CheckMany takes at most 65536 keys, because a larger answer could exceed what clients receive.
+// a key that is not UTF-8 is understood, on both doors. JSON can only carry text. A message is at most 4 MiB, or the
+// answer is RESOURCE_EXHAUSTED.
 //
 // # Errors
 //
-// A denial is an answer. Errors carry one of these codes, and next to it a google.rpc.ErrorInfo of the domain
+// A denial is an answer. Errors of the service carry one of these codes, and a google.rpc.ErrorInfo of the domain
 // "throttlekit.v1" whose reason says which error it was.
 //
 //	INVALID_ARGUMENT   INVALID             a value out of range, or a request that cannot be decoded

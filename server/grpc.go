@@ -18,14 +18,15 @@ import (
 )
 
 const (
-	// maxMessage bounds a request on either door, in bytes. It holds 64 keys of the longest kind.
+	// maxMessage bounds a request on either door, in bytes. It holds 63 keys of the longest kind.
 	maxMessage = 4 << 20
 	// maxStreams bounds the requests that one connection may have running; more wait in the client.
 	maxStreams = 4096
 	// maxHeader bounds the metadata of a request, in bytes. None is needed.
 	maxHeader = 64 << 10
-	// handshakeTimeout is how long a new connection may take to speak HTTP/2.
-	handshakeTimeout = 10 * time.Second
+	// handshakeTimeout is how long a new connection may take to speak HTTP/2. It is shorter than the usual drain, which
+	// has to wait for handshakes.
+	handshakeTimeout = 5 * time.Second
 )
 
 // newGRPC assembles the gRPC door.
@@ -43,13 +44,12 @@ func newGRPC(limiter *rateLimiter, health *health, tlsConfig *tls.Config, log *s
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
-	options = append(options, variant...)
 	if tlsConfig != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
 	s := grpc.NewServer(options...)
 	s.RegisterService(g.guarded(&throttlekitv1.RateLimiter_ServiceDesc), limiter)
-	s.RegisterService(g.guarded(&healthpb.Health_ServiceDesc), health)
+	healthpb.RegisterHealthServer(s, health) // has no errors of the service to map, and nothing that could panic
 	return s
 }
 
@@ -71,27 +71,32 @@ func (g *grpcDoor) guarded(desc *grpc.ServiceDesc) *grpc.ServiceDesc {
 func (g *grpcDoor) guard(method string, handle grpc.MethodHandler) grpc.MethodHandler {
 	return func(srv any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (reply any, err error) {
 		defer g.recover(ctx, method, &err)
-		reply, err = handle(srv, ctx, func(message any) error { return decodeInto(message, receive) }, nil)
-		if err == nil {
+		var e envelope
+		reply, err = handle(srv, ctx, func(message any) error {
+			e.message = message
+			if failed := receive(&e); failed != nil {
+				e.err = failed
+			}
+			return e.err
+		}, nil)
+		switch {
+		case err == nil:
 			return reply, nil
-		}
-		if _, told := status.FromError(err); told {
-			return nil, err // by grpc-go, or by decodeInto
+		case e.err != nil:
+			return nil, undecodable(e.err)
 		}
 		return nil, explainAndLog(ctx, g.log, method, err).grpc()
 	}
 }
 
-// decodeInto receives a request and answers INVALID_ARGUMENT if it cannot be decoded.
-func decodeInto(message any, receive func(any) error) error {
-	e := envelope{message: message}
-	if err := receive(&e); err != nil {
+// undecodable is the answer to a request that could not be received: what grpc-go says of it, or INVALID_ARGUMENT if the
+// codec could not make sense of it.
+func undecodable(err error) error {
+	if _, told := status.FromError(err); told {
 		return err
 	}
-	if e.err != nil {
-		return failure{code: codes.InvalidArgument, reason: "INVALID", message: readable("the request cannot be decoded: " + e.err.Error())}.grpc()
-	}
-	return nil
+	complaint := readable("the request cannot be decoded: " + err.Error())
+	return failure{code: codes.InvalidArgument, reason: "INVALID", message: complaint}.grpc()
 }
 
 // guardStream keeps a panic in a streaming method from ending the process.
@@ -108,5 +113,3 @@ func (g *grpcDoor) recover(ctx context.Context, method string, err *error) {
 		*err = panicked.grpc()
 	}
 }
-
-var variant []grpc.ServerOption

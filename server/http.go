@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -72,9 +71,11 @@ func (p procedures) Handle(pattern string, handler http.Handler) {
 	}
 	p.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store") // a decision is stale at once, and Peek may come as a GET
-		if kind := r.Header.Get("Content-Type"); r.Method == http.MethodPost && (kind == "" || strings.HasPrefix(kind, "application/x-www-form-urlencoded")) {
+		if kind := r.Header.Get("Content-Type"); r.Method == http.MethodPost &&
+			(kind == "" || strings.HasPrefix(kind, "application/x-www-form-urlencoded")) {
 			// What curl -d sends unless told otherwise. Connect's own answer has no body.
-			writeError(w, http.StatusUnsupportedMediaType, connect.CodeInvalidArgument, "the Content-Type must be application/json or application/proto")
+			writeError(w, http.StatusUnsupportedMediaType, connect.CodeInvalidArgument,
+				"the Content-Type must be application/json or application/proto")
 			return
 		}
 		handler.ServeHTTP(w, r)
@@ -85,7 +86,10 @@ func (p procedures) Handle(pattern string, handler http.Handler) {
 func writeError(w http.ResponseWriter, httpStatus int, code connect.Code, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(httpStatus)
-	_ = json.NewEncoder(w).Encode(map[string]string{"code": code.String(), "message": message}) // a caller that went away needs no answer
+	body, err := json.Marshal(map[string]string{"code": code.String(), "message": message})
+	if err == nil {
+		_, _ = w.Write(body) // a caller that went away needs no answer
+	}
 }
 
 // guardConnect maps the errors of every method and turns panics into INTERNAL, where net/http would hang up.
@@ -99,8 +103,12 @@ func guardConnect(log *slog.Logger) connect.ServerInterceptor {
 				}
 			}()
 			err = next(ctx, spec, stream)
-			if told := (*connect.Error)(nil); err == nil || errors.As(err, &told) {
-				return err // told by Connect: a request that it could not read
+			if err == nil {
+				return nil
+			}
+			//nolint:errorlint // bare, it is Connect's, about a request that it could not read; inside another it is the service's
+			if _, told := err.(*connect.Error); told {
+				return err
 			}
 			return explainAndLog(ctx, log, spec.Procedure, err).connect()
 		}

@@ -28,8 +28,8 @@ func listen(addr, flag string) (*listener, error) {
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		host, port, _ := net.SplitHostPort(addr)
-		return nil, fmt.Errorf("server: port %s on %q is already in use: stop what listens there, or choose another port (%s; 0 picks a free one): %w",
-			port, host, flag, err)
+		return nil, fmt.Errorf("server: port %s on %q is already in use:"+
+			" stop what listens there, or choose another port (%s; 0 picks a free one): %w", port, host, flag, err)
 	}
 	return nil, fmt.Errorf("server: %w", err)
 }

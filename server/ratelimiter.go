@@ -2,26 +2,22 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/throttlekit/throttlekit-go"
 	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
-	"github.com/throttlekit/throttlekit-go/service"
 )
 
-// Service is what stands behind the doors: a [service.Service], or anything that answers like one. Errors are told apart
-// by the sentinels of package throttlekit.
+// Service is what stands behind the doors: a service.Service of this project, or anything that answers like one. It is
+// called by many goroutines at once. Errors are told apart by the sentinels of package throttlekit; a cost that is not
+// above 0 and at most 2^53-1 must be answered by ErrInvalid, and CheckMany without keys must charge nothing.
 type Service interface {
 	Check(ctx context.Context, policy, key string, cost float64) (throttlekit.Decision, error)
 	CheckMany(ctx context.Context, policy string, keys []string, cost float64) ([]throttlekit.Decision, error)
 	Peek(ctx context.Context, policy, key string) (throttlekit.Decision, error)
 	Forecast(ctx context.Context, policy, key string, cost float64) (throttlekit.Forecast, error)
-	Policies() []service.Info
 }
-
-// maxKeys bounds a CheckMany: the answer takes up to 40 bytes for each key, and clients receive 4 MiB unless told
-// otherwise. A larger batch would be charged and then fail to arrive.
-const maxKeys = 1 << 16
 
 // rateLimiter translates between the wire and the service, for both doors: their unary signatures are the same. It
 // returns the service's errors as they are; each door puts them through explain.
@@ -40,9 +36,6 @@ func (r *rateLimiter) Check(ctx context.Context, req *throttlekitv1.CheckRequest
 }
 
 func (r *rateLimiter) CheckMany(ctx context.Context, req *throttlekitv1.CheckManyRequest) (*throttlekitv1.CheckManyResponse, error) {
-	if n := len(req.GetKeys()); n > maxKeys {
-		return nil, &throttlekit.InvalidError{Field: "keys", Value: n, Rule: fmt.Sprintf("must be at most %d", maxKeys)}
-	}
 	ds, err := r.svc.CheckMany(ctx, req.GetPolicy(), req.GetKeys(), units(req.GetCost()))
 	if err != nil {
 		return nil, err
@@ -74,12 +67,12 @@ func (r *rateLimiter) Forecast(ctx context.Context, req *throttlekitv1.ForecastR
 	}}, nil
 }
 
-func (r *rateLimiter) Debit(_ context.Context, req *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
-	return nil, r.cannot(req.GetPolicy(), "keeps no token budget to debit")
+func (r *rateLimiter) Debit(ctx context.Context, req *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
+	return nil, r.cannot(ctx, req.GetPolicy(), "keeps no token budget to debit")
 }
 
-func (r *rateLimiter) Admit(_ context.Context, req *throttlekitv1.AdmitRequest) (*throttlekitv1.AdmitResponse, error) {
-	return nil, r.cannot(req.GetPolicy(), "has no concurrency axis to admit to")
+func (r *rateLimiter) Admit(ctx context.Context, req *throttlekitv1.AdmitRequest) (*throttlekitv1.AdmitResponse, error) {
+	return nil, r.cannot(ctx, req.GetPolicy(), "has no concurrency axis to admit to")
 }
 
 func (*rateLimiter) Release(context.Context, *throttlekitv1.ReleaseRequest) (*throttlekitv1.ReleaseResponse, error) {
@@ -90,14 +83,13 @@ func (*rateLimiter) Heartbeat(context.Context, *throttlekitv1.HeartbeatRequest) 
 	return nil, fmt.Errorf("%w: no policy of this server gives out leases to keep", throttlekit.ErrUnsupported)
 }
 
-// cannot is the error for a method that no kind of policy answers yet. An unknown policy is not found all the same.
-func (r *rateLimiter) cannot(policy, why string) error {
-	for _, info := range r.svc.Policies() {
-		if info.Name == policy {
-			return fmt.Errorf("%w: policy %q %s", throttlekit.ErrUnsupported, policy, why)
-		}
+// cannot is the error for a method that no kind of policy answers yet. An unknown policy is not found all the same, in
+// the words of the service, which a check of no keys brings out.
+func (r *rateLimiter) cannot(ctx context.Context, policy, why string) error {
+	if _, err := r.svc.CheckMany(ctx, policy, nil, 1); errors.Is(err, throttlekit.ErrPolicyNotFound) {
+		return err
 	}
-	return fmt.Errorf("%w: %q", throttlekit.ErrPolicyNotFound, policy)
+	return fmt.Errorf("%w: policy %q %s", throttlekit.ErrUnsupported, policy, why)
 }
 
 // units is an amount of the wire as the service takes it: 0 means 1. What int64 holds beyond 2^53-1 rounds, but not to

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,9 +111,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	var doors sync.WaitGroup
 	ended := make(chan error, 2)
-	doors.Go(func() { ended <- s.grpc.Serve(s.grpcListener) })
+	doors.Go(func() { ended <- s.unlessClosing(s.grpc.Serve(s.grpcListener)) })
 	if s.http != nil {
-		doors.Go(func() { ended <- s.serveHTTP() })
+		doors.Go(func() { ended <- s.unlessClosing(s.serveHTTP()) })
 	}
 
 	var failed error
@@ -120,7 +121,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case failed = <-ended:
 	}
-	failed = errors.Join(failed, s.drain())
+	failed = errors.Join(failed, s.drain(context.WithoutCancel(ctx)))
 
 	doors.Wait()
 	close(ended)
@@ -131,23 +132,25 @@ func (s *Server) Serve(ctx context.Context) error {
 }
 
 func (s *Server) serveHTTP() error {
-	var err error
 	if s.http.TLSConfig != nil {
-		err = s.http.ServeTLS(s.httpListener, "", "")
-	} else {
-		err = s.http.Serve(s.httpListener)
+		return s.http.ServeTLS(s.httpListener, "", "")
 	}
-	if errors.Is(err, http.ErrServerClosed) {
+	return s.http.Serve(s.httpListener)
+}
+
+// unlessClosing is err, unless it only says that the server was told to close.
+func (s *Server) unlessClosing(err error) error {
+	if s.health.isDraining() && (errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed)) {
 		return nil
 	}
 	return err
 }
 
 // drain ends both doors, gracefully as long as the drain timeout allows.
-func (s *Server) drain() error {
+func (s *Server) drain(ctx context.Context) error {
 	s.log.Info("draining", "timeout", s.drainTimeout)
 	s.health.drain()
-	ctx, cancel := context.WithTimeout(context.Background(), s.drainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.drainTimeout)
 	defer cancel()
 
 	var doors sync.WaitGroup
@@ -200,14 +203,12 @@ func (s *Server) drainHTTP(ctx context.Context) error {
 // made and never served, and for ending Serve without a drain.
 func (s *Server) Close() error {
 	s.health.drain()
-	err := s.grpcListener.Close()
+	errs := []error{s.grpcListener.Close()}
 	s.grpcListener.abort()
 	s.grpc.Stop()
 	if s.http != nil {
-		err = errors.Join(err, s.httpListener.Close(), s.http.Close())
+		errs = append(errs, s.httpListener.Close(), s.http.Close())
 	}
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
+	// What was closed before, by a door or by an earlier Close, is as it should be.
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, net.ErrClosed) })...)
 }

@@ -1,0 +1,199 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/throttlekit/throttlekit-go"
+	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
+)
+
+// Client asks one service. It is safe for concurrent use, and one is enough for a program.
+type Client struct {
+	conn        grpc.ClientConnInterface
+	owned       *grpc.ClientConn // nil if the caller made the connection
+	timeout     time.Duration
+	unavailable Unavailable
+	onDegraded  func(error)
+
+	degraded atomic.Uint64
+	closed   atomic.Bool
+}
+
+// Dial returns a client for the service at addr, "host:port" or a target that grpc-go understands. It connects when it
+// is first asked, so it succeeds while the service is down; what it reports are wrong options, by errors that match
+// [throttlekit.ErrInvalid].
+func Dial(addr string, opts ...Option) (*Client, error) {
+	o, err := settle(addr, opts)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{conn: o.conn, timeout: o.timeout, unavailable: o.unavailable, onDegraded: o.degraded}
+	if o.conn != nil {
+		return c, nil
+	}
+	c.owned, err = grpc.NewClient(addr, o.dialOptions()...)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	c.conn = c.owned
+	return c, nil
+}
+
+// Close ends the connection, unless it came by [WithConn]. Running and later calls report [throttlekit.ErrClosed].
+func (c *Client) Close() error {
+	if c.closed.Swap(true) || c.owned == nil {
+		return nil
+	}
+	return c.owned.Close()
+}
+
+// Degraded is how many calls were answered by the mode of [WithUnavailable] so far.
+func (c *Client) Degraded() uint64 { return c.degraded.Load() }
+
+// Check asks whether one request of cost 1 on a key may go ahead, and charges it if so. A key is any bytes, up to 64 KiB;
+// services of other makes may insist on UTF-8.
+func (c *Client) Check(ctx context.Context, policy, key string) (throttlekit.Decision, error) {
+	return c.CheckN(ctx, policy, key, 1)
+}
+
+// CheckN is [Client.Check] for a cost from 1 to 2^53-1, charged whole or not at all.
+func (c *Client) CheckN(ctx context.Context, policy, key string, cost int64) (throttlekit.Decision, error) {
+	if err := validCost(cost); err != nil {
+		return throttlekit.Decision{}, err
+	}
+	var res throttlekitv1.CheckResponse
+	req := &throttlekitv1.CheckRequest{Policy: policy, Key: key, Cost: cost}
+	if err := c.call(ctx, throttlekitv1.RateLimiter_Check_FullMethodName, req, &res); err != nil {
+		return c.standIn(err)
+	}
+	return decision(res.GetDecision())
+}
+
+// CheckMany asks for one request of the given cost, from 1 to 2^53-1, for each key, in one call. Decisions come in the
+// order of the keys; each key stands for itself, and one given twice is charged twice. A service takes 10,000 keys at
+// most.
+func (c *Client) CheckMany(ctx context.Context, policy string, keys []string, cost int64) ([]throttlekit.Decision, error) {
+	if err := validCost(cost); err != nil {
+		return nil, err
+	}
+	var res throttlekitv1.CheckManyResponse
+	req := &throttlekitv1.CheckManyRequest{Policy: policy, Keys: keys, Cost: cost}
+	decisions := make([]throttlekit.Decision, len(keys))
+	if err := c.call(ctx, throttlekitv1.RateLimiter_CheckMany_FullMethodName, req, &res); err != nil {
+		d, err := c.standIn(err)
+		if err != nil {
+			return nil, err
+		}
+		for i := range decisions {
+			decisions[i] = d
+		}
+		return decisions, nil
+	}
+	if len(res.GetDecisions()) != len(keys) {
+		return nil, fmt.Errorf("client: the service answered %d decisions to %d keys", len(res.GetDecisions()), len(keys))
+	}
+	for i, wire := range res.GetDecisions() {
+		d, err := decision(wire)
+		if err != nil {
+			return nil, err
+		}
+		decisions[i] = d
+	}
+	return decisions, nil
+}
+
+// Peek is the decision that a check of cost 1 would get now. It charges nothing.
+func (c *Client) Peek(ctx context.Context, policy, key string) (throttlekit.Decision, error) {
+	var res throttlekitv1.PeekResponse
+	req := &throttlekitv1.PeekRequest{Policy: policy, Key: key}
+	if err := c.call(ctx, throttlekitv1.RateLimiter_Peek_FullMethodName, req, &res); err != nil {
+		return throttlekit.Decision{}, err
+	}
+	return decision(res.GetDecision())
+}
+
+// Forecast says how many requests of the given cost, from 1 to 2^53-1, the key could spend now, and when it gets more.
+// It charges nothing.
+func (c *Client) Forecast(ctx context.Context, policy, key string, cost int64) (throttlekit.Forecast, error) {
+	if err := validCost(cost); err != nil {
+		return throttlekit.Forecast{}, err
+	}
+	var res throttlekitv1.ForecastResponse
+	req := &throttlekitv1.ForecastRequest{Policy: policy, Key: key, Cost: cost}
+	if err := c.call(ctx, throttlekitv1.RateLimiter_Forecast_FullMethodName, req, &res); err != nil {
+		return throttlekit.Forecast{}, err
+	}
+	f := res.GetForecast()
+	if f == nil {
+		return throttlekit.Forecast{}, errEmpty
+	}
+	return throttlekit.Forecast{
+		SpendableNow:          f.GetSpendableNow(),
+		NextReplenishAtMillis: f.GetNextReplenishAt(),
+		FullAtMillis:          f.GetFullAt(),
+	}, nil
+}
+
+// callOptions are the same for every call. The generated stubs would make a slice for each, and leave no way to give a
+// connection of the caller's our codec.
+var callOptions = []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(newCodec())}
+
+// call runs one method within the client's timeout, unless the caller has set a deadline.
+func (c *Client) call(ctx context.Context, method string, req, res any) error {
+	bounded := ctx
+	if _, has := ctx.Deadline(); !has && c.timeout > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	if c.closed.Load() {
+		return throttlekit.ErrClosed
+	}
+	if err := c.conn.Invoke(bounded, method, req, res, callOptions...); err != nil {
+		return c.explain(ctx, err)
+	}
+	return nil
+}
+
+// standIn is the decision of the unavailable mode, if err is for it, and err otherwise.
+func (c *Client) standIn(err error) (throttlekit.Decision, error) {
+	if c.unavailable == ReturnError || !errors.Is(err, ErrUnavailable) {
+		return throttlekit.Decision{}, err
+	}
+	c.degraded.Add(1)
+	if c.onDegraded != nil {
+		c.onDegraded(err)
+	}
+	return throttlekit.Decision{Allowed: c.unavailable == FailOpen}, nil
+}
+
+// errEmpty is a breach of the contract. Read as it stands, it would be a denial that nobody decided.
+var errEmpty = errors.New("client: the service answered without a decision")
+
+func decision(d *throttlekitv1.Decision) (throttlekit.Decision, error) {
+	if d == nil {
+		return throttlekit.Decision{}, errEmpty
+	}
+	return throttlekit.Decision{
+		Allowed:          d.GetAllowed(),
+		Limit:            d.GetLimit(),
+		Remaining:        d.GetRemaining(),
+		ResetAtMillis:    d.GetResetAt(),
+		RetryAfterMillis: d.GetRetryAfterMs(),
+	}, nil
+}
+
+// validCost refuses what the service would refuse, and 0, which the wire takes for 1: a request that was reckoned to
+// cost nothing must not be charged by a convention.
+func validCost(cost int64) error {
+	if cost >= 1 && cost <= throttlekit.MaxSafe {
+		return nil
+	}
+	return &throttlekit.InvalidError{Field: "cost", Value: cost, Rule: "must be from 1 to 9007199254740991"}
+}

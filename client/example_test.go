@@ -1,0 +1,96 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc"
+
+	"github.com/throttlekit/throttlekit-go"
+	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
+	"github.com/throttlekit/throttlekit-go/client"
+)
+
+// three stands in for a service: its only policy, "api", allows costs up to 3 and keeps no record.
+type three struct {
+	throttlekitv1.UnimplementedRateLimiterServer
+}
+
+func (three) Check(_ context.Context, req *throttlekitv1.CheckRequest) (*throttlekitv1.CheckResponse, error) {
+	return &throttlekitv1.CheckResponse{Decision: &throttlekitv1.Decision{
+		Allowed: req.GetCost() <= 3, Limit: 3, Remaining: max(0, 3-req.GetCost()),
+	}}, nil
+}
+
+func startService() (addr string, stop func()) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	server := grpc.NewServer()
+	throttlekitv1.RegisterRateLimiterServer(server, three{})
+	go func() { _ = server.Serve(listener) }()
+	return listener.Addr().String(), server.Stop
+}
+
+func Example() {
+	addr, stop := startService()
+	defer stop()
+
+	c, err := client.Dial(addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+
+	ctx := context.Background()
+	for _, cost := range []int64{1, 4} {
+		d, err := c.CheckN(ctx, "api", "ann", cost)
+		fmt.Println(d.Allowed, d.Remaining, err)
+	}
+	_, err = c.Peek(ctx, "api", "ann")
+	fmt.Println(errors.Is(err, throttlekit.ErrUnsupported))
+
+	// Output:
+	// true 2 <nil>
+	// false 0 <nil>
+	// true
+}
+
+// A bound policy goes wherever a limiter goes.
+func ExampleClient_Bind() {
+	addr, stop := startService()
+	defer stop()
+	c, err := client.Dial(addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+
+	var limiter throttlekit.Checker = c.Bind("api")
+	d, err := limiter.Check(context.Background(), "ann")
+	fmt.Println(d.Allowed, err)
+	// Output: true <nil>
+}
+
+// A service that cannot be reached need not stop its callers.
+func ExampleWithUnavailable() {
+	c, err := client.Dial("127.0.0.1:1", // where nobody listens
+		client.WithUnavailable(client.FailOpen),
+		client.WithDegraded(func(err error) { fmt.Println("degraded:", errors.Is(err, client.ErrUnavailable)) }))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+
+	d, err := c.Check(context.Background(), "api", "ann")
+	fmt.Println(d.Allowed, err, c.Degraded())
+	// Output:
+	// degraded: true
+	// true <nil> 1
+}
