@@ -140,8 +140,13 @@ func (s *Server) serveHTTP() error {
 
 // unlessClosing is err, unless it only says that the server was told to close.
 func (s *Server) unlessClosing(err error) error {
-	if s.health.isDraining() && (errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed)) {
-		return nil
+	if !s.health.isDraining() {
+		return err
+	}
+	for _, closing := range []error{net.ErrClosed, http.ErrServerClosed, grpc.ErrServerStopped} {
+		if errors.Is(err, closing) {
+			return nil
+		}
 	}
 	return err
 }

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: a C compiler for the race detector.
+# Installs what the tests need and this machine lacks: a C compiler for the race detector,
+# and curl for the command that the server prints.
 # Where it may not install, it says what is missing and how to get it.
 set -euo pipefail
 
 missing=()
 command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v curl >/dev/null || missing+=(curl)
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

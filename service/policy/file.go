@@ -19,8 +19,11 @@ type File struct {
 // Env is what a program gives to the policies that it builds.
 type Env struct {
 	// Store keeps the records of all policies. The policies do not close it. Without it,
-	// each policy has an unbounded in-memory store of its own, which it closes.
+	// each policy has an in-memory store of its own, which it closes.
 	Store throttlekit.Store
+	// MaxKeys bounds the records of each private in-memory store, which refuses new keys
+	// when all of them are live; then the fail mode answers. Zero means no bound.
+	MaxKeys int
 	// Clock drives the private in-memory stores. Defaults to the system clock. A shared
 	// store has its own.
 	Clock throttlekit.Clock

@@ -246,3 +246,28 @@ func build(t *testing.T, text string, env policy.Env) []service.Policy {
 	}
 	return built
 }
+
+func TestPrivateStoresAreBounded(t *testing.T) {
+	t.Parallel()
+	file, err := policy.Parse("p.yaml", []byte("limiters:\n  api: {strategy: gcra, limit: 1, period: 1h}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies, err := file.Build(policy.Env{MaxKeys: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checker, ok := policies[0].(service.Checker)
+	if !ok {
+		t.Fatal("a plain policy does not check")
+	}
+	if _, err := checker.Check(t.Context(), "a", 1); err != nil {
+		t.Error(err)
+	}
+	if _, err := checker.Check(t.Context(), "b", 1); !errors.Is(err, throttlekit.ErrStoreFull) {
+		t.Errorf("second key: %v", err)
+	}
+	if err := policies[0].Close(); err != nil {
+		t.Error(err)
+	}
+}

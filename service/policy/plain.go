@@ -11,6 +11,7 @@ import (
 type plain struct {
 	info    service.Info
 	limiter *throttlekit.Limiter
+	own     *throttlekit.MemoryStore // nil if the store is shared
 }
 
 var (
@@ -32,24 +33,34 @@ func readPlain(p *draft) {
 }
 
 func makePlain(s *spec, env Env) (service.Policy, error) {
-	// A private store has no other policy's keys in it, so they need no prefix, and the
-	// hot path needs no string built.
-	opts := []throttlekit.Option{throttlekit.WithClock(env.Clock)}
-	if env.Store != nil {
-		opts = []throttlekit.Option{throttlekit.WithStore(env.Store), throttlekit.WithPrefix(s.prefix)}
+	p := &plain{info: s.info}
+	opts := []throttlekit.Option{throttlekit.WithStore(env.Store), throttlekit.WithPrefix(s.prefix)}
+	if env.Store == nil {
+		// A private store has no other policy's keys in it, so they need no prefix, and the
+		// hot path needs no string built.
+		own, err := throttlekit.NewMemoryStore(throttlekit.MemoryConfig{Clock: env.Clock, MaxKeys: env.MaxKeys})
+		if err != nil {
+			return nil, err
+		}
+		p.own, opts = own, []throttlekit.Option{throttlekit.WithStore(own)}
 	}
-	limiter, err := throttlekit.NewLimiter(s.rule.Strategy(), opts...)
-	if err != nil {
+	var err error
+	if p.limiter, err = throttlekit.NewLimiter(s.rule.Strategy(), opts...); err != nil {
 		return nil, err
 	}
-	return &plain{info: s.info, limiter: limiter}, nil
+	return p, nil
 }
 
 // Info implements [service.Policy].
 func (p *plain) Info() service.Info { return p.info }
 
 // Close implements [service.Policy]. It closes a private store; a shared one stays open.
-func (p *plain) Close() error { return p.limiter.Close() }
+func (p *plain) Close() error {
+	if p.own == nil {
+		return nil
+	}
+	return p.own.Close()
+}
 
 // Check implements [service.Checker].
 func (p *plain) Check(ctx context.Context, key string, cost float64) (throttlekit.Decision, error) {

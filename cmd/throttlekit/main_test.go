@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The race detector would have every program of the tests wait for a second before it ends well.
+const noWait = "atexit_sleep_ms=0"
+
+func TestMain(m *testing.M) {
+	_ = os.Setenv("GORACE", noWait)
+	testscript.Main(m, map[string]func(){"throttlekit": main})
+}
+
+// The scripts of testdata/script run the real program. Besides the commands of testscript they have
+//
+//	exits CODE PROGRAM [ARG...]   run it to its end, with this exit code
+//	serve [ARG...]                start throttlekit serve on a free port; sets $GRPC, $HTTP, $GRPC_PORT and $HTTP_PORT
+//	terminate CODE                send it SIGTERM; it ends with this exit code, and leaves serve.out and serve.err
+//	tls                           write ca.pem, server.pem, server.key, client.pem and client.key
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	folder, err := filepath.Abs("../../vectors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("VECTORS", folder)
+			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", noWait)
+			env.Setenv("BELL", "\a\x1b[31m\xff")
+			env.Values[theServer{}] = new(*process)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":     scriptExits,
+			"serve":     scriptServe,
+			"terminate": scriptTerminate,
+			"tls":       scriptTLS,
+		},
+	})
+}
+
+func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// theServer is the key of the server that a script has started.
+type theServer struct{}
+
+func scriptServe(ts *testscript.TestScript, _ bool, args []string) {
+	p, err := start(ts.MkAbs("."), append([]string{"--port", "0"}, args...)...)
+	ts.Check(err)
+	ts.Defer(p.kill)
+	ts.Setenv("GRPC", p.grpc)
+	ts.Setenv("HTTP", p.http)
+	ts.Setenv("GRPC_PORT", portOf(p.grpc))
+	ts.Setenv("HTTP_PORT", portOf(p.http))
+	*ts.Value(theServer{}).(**process) = p
+}
+
+func scriptTerminate(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	p := *ts.Value(theServer{}).(**process)
+	ts.Check(p.signal(syscall.SIGTERM))
+	got := p.wait()
+	ts.Check(os.WriteFile(ts.MkAbs("serve.out"), []byte(p.stdout.String()), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("serve.err"), []byte(p.stderr.String()), 0o600))
+	if got != want {
+		ts.Fatalf("exit code %d, want %d\n%s", got, want, p.stderr.String())
+	}
+}
+
+func portOf(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }

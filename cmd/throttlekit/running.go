@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/throttlekit/throttlekit-go/api/throttlekit/v1/throttlekitv1connect"
+	"github.com/throttlekit/throttlekit-go/server"
+	"github.com/throttlekit/throttlekit-go/service"
+)
+
+// running is a server whose ports are open, and what there is to say about it. Where that goes is the business of
+// --log-format: text for people, or records in the log.
+type running struct {
+	*serving
+
+	server   *server.Server
+	policies []service.Info
+	out, err io.Writer
+	log      *slog.Logger
+}
+
+// serve answers until signalled ends, and drains then. From the drain on a signal has its usual effect, which release
+// brings back: it ends the process.
+func (r *running) serve(ctx, signalled context.Context, release func()) error {
+	ctx, drain := context.WithCancel(ctx)
+	defer drain()
+	ended := make(chan error, 1)
+	go func() { ended <- r.server.Serve(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-signalled.Done():
+	}
+	cause, within := context.Cause(signalled), time.Duration(r.shutdownTimeout)
+	release()
+	if r.json() {
+		r.log.Info("stopping", "cause", cause.Error(), "within", within.String())
+	} else {
+		sayf(r.err, "throttlekit: %v, answering what is running for at most %v; once more ends it at once\n", cause, within)
+	}
+	drain()
+	err := <-ended
+	switch {
+	case errors.Is(err, server.ErrDrainTimeout):
+		return fmt.Errorf("requests ran on after %v (--shutdown-timeout) and were cut off", within)
+	case err != nil:
+		return err
+	case r.json():
+		r.log.Info("stopped")
+	default:
+		sayf(r.err, "throttlekit: stopped, every request was answered\n")
+	}
+	return nil
+}
+
+// announce says where the server listens and what it serves.
+func (r *running) announce() {
+	if r.json() {
+		r.record()
+		return
+	}
+	if r.starter() {
+		sayf(r.out, "No --config was given, so a built-in starter set of policies is served:\n")
+		_ = printPolicies(r.out, r.policies) // standard output may be closed; the server serves all the same
+	}
+	sayf(r.out, "%v\n", r.line())
+	if r.starter() && len(r.policies) > 0 {
+		sayf(r.out, "Try it:\n  %s\n", r.example())
+	}
+}
+
+// line is the start-up line, by which programs may wait for the server.
+func (r *running) line() string {
+	where := r.server.GRPCAddr().String() + " (gRPC)"
+	if url := r.url(); url != "" {
+		where += " and " + url + " (HTTP)"
+	}
+	return fmt.Sprintf("throttlekit listening on %s [memory, %s, fail=%s] (%s: %s)",
+		where, r.security(), r.fail.value, count(len(r.policies), "policy"), r.names())
+}
+
+// record is the start-up line as a log record.
+func (r *running) record() {
+	attrs := []any{
+		"grpc", r.server.GRPCAddr().String(), "http", r.url(), "store", "memory", "security", r.security(),
+		"fail", r.fail.value, "policies", len(r.policies), "names", r.names(),
+	}
+	if r.starter() {
+		attrs = append(attrs, "config", "the built-in starter set")
+	}
+	r.log.Info("listening", attrs...)
+}
+
+// url is the address of the HTTP door, or empty if it is off.
+func (r *running) url() string {
+	addr := r.server.HTTPAddr()
+	switch {
+	case addr == nil:
+		return ""
+	case r.tls.CertFile != "":
+		return "https://" + addr.String()
+	}
+	return "http://" + addr.String()
+}
+
+func (r *running) security() string {
+	switch tls := r.tls; {
+	case tls.CAFile != "":
+		return "mTLS"
+	case tls.CertFile != "":
+		return "TLS"
+	}
+	return "insecure"
+}
+
+// names are those of the policies, as many as a line can bear.
+func (r *running) names() string {
+	const most = 20
+	if len(r.policies) == 0 {
+		return "none"
+	}
+	var names []string
+	for _, p := range r.policies[:min(most, len(r.policies))] {
+		names = append(names, shown(p.Name))
+	}
+	if more := len(r.policies) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
+// example is a command that gets a decision from this very server.
+func (r *running) example() string {
+	name := r.policies[0].Name
+	if r.server.HTTPAddr() == nil || r.tls.CertFile != "" {
+		flags := ""
+		if to := reachable(r.server.GRPCAddr()); to != server.DefaultGRPCAddr {
+			flags += " --addr " + to
+		}
+		if r.tls.CertFile != "" {
+			flags += " --tls-ca CA.pem"
+		}
+		if r.tls.CAFile != "" {
+			flags += " --tls-cert CLIENT.pem --tls-key CLIENT.key"
+		}
+		return "throttlekit check" + flags + " " + name + " me"
+	}
+	return fmt.Sprintf(`curl -H 'Content-Type: application/json' -d '{"policy":%q,"key":"me"}' 'http://%s%s'`,
+		name, reachable(r.server.HTTPAddr()), throttlekitv1connect.RateLimiterCheckProcedure)
+}
+
+// reachable is where this machine reaches what listens at an address.
+func reachable(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return fmt.Sprintf("127.0.0.1:%d", tcp.Port)
+}
