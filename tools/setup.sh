@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: a C compiler for the race detector,
-# and curl for the command that the server prints.
+# Installs what the tests need and this machine lacks. Tests start servers of their own, on
+# free ports and in temporary folders; here only the programs are installed.
 # Where it may not install, it says what is missing and how to get it.
 set -euo pipefail
 
+has() { command -v "$1" >/dev/null; }
+
 missing=()
-command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev)
-command -v curl >/dev/null || missing+=(curl)
+has gcc || has cc || missing+=(gcc libc6-dev) # the race detector
+has curl || missing+=(curl)                   # the command that the server prints
+has redis-server || missing+=(redis-server)
+has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+has npm || missing+=(npm) # the stand-in for DynamoDB
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+if [ "$(id -u)" = 0 ] && has apt-get; then
   echo "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
