@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,10 @@ func newConformance() *cobra.Command {
 		Long: `Conformance replays the timelines of a document of golden vectors and compares every decision with the one that stands
 there. Without a file it replays the document that this program was built with; "-" is standard input.
 
+With --store the state is kept in a store of any kind, under keys of its own that are removed at the end; the
+vectors' clock replaces the store's. In PostgreSQL the keys are rows of the table throttlekit_conformance, which is
+created and stays.
+
 The doors grpc and http start a server on a free port of this machine for each suite, with the suite's strategy as its
 policy, and ask it over the network. A suite that a door cannot carry, such as one with fractional costs, is skipped by
 name and with the reason.
@@ -29,21 +34,25 @@ name and with the reason.
 Exit codes: 0 nothing differs, 1 something does or nothing was checked, 2 wrong usage or a document that cannot be read.`,
 		Example: `  throttlekit conformance
   throttlekit conformance vectors.json --door grpc
+  throttlekit conformance --store redis://localhost:6379
+  throttlekit conformance --store postgres://app@localhost/app --door grpc
   generate-vectors | throttlekit conformance - --door http`,
 		Args: takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if store != "" && store != "memory" {
-				return wrong("--store %s is not built into this version, which has memory only", shown(store))
-			}
 			doc, name, err := readVectors(cmd, args)
 			if err != nil {
 				return wrong("%w", err)
 			}
-			return replay(cmd, doc, name, through.value)
+			state, err := openStateful(cmd.Context(), store)
+			if err != nil {
+				return err
+			}
+			return replay(cmd, doc, name, through.value, state)
 		},
 	}
 	choice(cmd, &through, "door", "", "what to replay through", memoryDoor, grpcDoor, httpDoor)
-	cmd.Flags().StringVar(&store, "store", "", "`URL` of the store that keeps the state; memory is the only one yet")
+	cmd.Flags().StringVar(&store, "store", memoryStore,
+		"`URL` of the store that keeps the state, redis://..., postgres://... or dynamodb://TABLE?region=...&endpoint=..., or memory")
 	return cmd
 }
 
@@ -68,14 +77,20 @@ func readVectors(cmd *cobra.Command, args []string) (doc *vectors.Document, name
 	return doc, shown(args[0]), nil
 }
 
-func replay(cmd *cobra.Command, doc *vectors.Document, name, through string) error {
-	report, err := vectors.Replay(cmd.Context(), doc, targets[through])
+// replay replays a document, with the state in memory unless there is some.
+func replay(cmd *cobra.Command, doc *vectors.Document, name, through string, state *stateful) (err error) {
+	target, where := targets[through], ""
+	if state != nil {
+		defer func() { err = errors.Join(err, state.end(context.WithoutCancel(cmd.Context()))) }()
+		target, where = state.target(through), ", store "+state.kind
+	}
+	report, err := vectors.Replay(cmd.Context(), doc, target)
 	if err != nil {
 		return err
 	}
 	out := cmd.OutOrStdout()
 	printReport(out, report)
-	sayf(out, "%s: %s, door %s\n", name, report, through)
+	sayf(out, "%s: %s, door %s%s\n", name, report, through, where)
 	switch {
 	case report.Failed > 0:
 		return fmt.Errorf("%s failed", count(report.Failed, "suite"))

@@ -111,15 +111,29 @@ func (c *connection) explain(err error) error {
 		return wrong("%s", said)
 	case !errors.Is(err, client.ErrUnavailable):
 		return errors.New(said)
-	case status.Code(err) == codes.DeadlineExceeded:
-		return fmt.Errorf("the server at %s gave no answer within %v (--timeout)", shown(c.addr), time.Duration(c.timeout))
+	}
+	what, hint := c.diagnose(err)
+	if hint != "" {
+		what += "; " + hint
+	}
+	return errors.New(what)
+}
+
+// diagnose says why no server has answered, and what to do about it if that is known.
+func (c *connection) diagnose(err error) (what, hint string) {
+	said := err.Error()
+	if s, ok := status.FromError(err); ok {
+		said = s.Message()
+	}
+	if status.Code(err) == codes.DeadlineExceeded {
+		return fmt.Sprintf("the server at %s gave no answer within %v (--timeout)", shown(c.addr), time.Duration(c.timeout)), ""
 	}
 	why, nobody := cause(said)
-	hint := "it must speak gRPC, which the HTTP port does not, and both sides must mean TLS (--tls, --tls-ca, --tls-cert, --tls-key)"
+	hint = "it must speak gRPC, which the HTTP port does not, and both sides must mean TLS (--tls, --tls-ca, --tls-cert, --tls-key)"
 	if nobody {
 		hint = "is the address right, and the server running? Start one with: throttlekit serve"
 	}
-	return fmt.Errorf("no server answers at %s: %s; %s", shown(c.addr), why, hint)
+	return fmt.Sprintf("no server answers at %s: %s", shown(c.addr), why), hint
 }
 
 // wrapped is how grpc-go words a failed connection.

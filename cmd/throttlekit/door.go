@@ -31,8 +31,8 @@ const (
 
 var targets = map[string]vectors.Target{
 	memoryDoor: vectors.Memory(),
-	grpcDoor:   door{server.Config{GRPCAddr: anyPort, HTTPAddr: server.Off}, enterGRPC},
-	httpDoor:   door{server.Config{GRPCAddr: anyPort, HTTPAddr: anyPort}, enterHTTP},
+	grpcDoor:   door{config: server.Config{GRPCAddr: anyPort, HTTPAddr: server.Off}, enter: enterGRPC},
+	httpDoor:   door{config: server.Config{GRPCAddr: anyPort, HTTPAddr: anyPort}, enter: enterHTTP},
 }
 
 const (
@@ -47,6 +47,7 @@ const (
 type door struct {
 	config server.Config
 	enter  func(*server.Server) (asker, error)
+	state  *stateful // nil for memory
 }
 
 // asker asks a server for decisions of onlyPolicy.
@@ -58,7 +59,10 @@ type asker interface {
 // Open implements [vectors.Target].
 func (d door) Open(suite vectors.Suite) (vectors.Session, error) {
 	clock := throttlekit.NewManualClock(0)
-	svc, err := suiteService(suite.Strategy, clock)
+	if d.state != nil {
+		clock = d.state.clock
+	}
+	svc, err := suiteService(suite, clock, d.state)
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +88,13 @@ func (d door) Open(suite vectors.Suite) (vectors.Session, error) {
 }
 
 // suiteService serves one strategy, by way of a policy file: the options of a suite are the fields of a policy.
-func suiteService(strategy vectors.Strategy, clock throttlekit.Clock) (*service.Service, error) {
-	limiter := map[string]any{"strategy": strategy.Kind}
-	maps.Copy(limiter, strategy.Options)
+func suiteService(suite vectors.Suite, clock throttlekit.Clock, state *stateful) (*service.Service, error) {
+	limiter := map[string]any{"strategy": suite.Strategy.Kind}
+	maps.Copy(limiter, suite.Strategy.Options)
+	env := policy.Env{Clock: clock}
+	if state != nil {
+		env.Store, limiter["prefix"] = state, state.within(suite.Name)
+	}
 	text, err := json.Marshal(map[string]any{"limiters": map[string]any{onlyPolicy: limiter}})
 	if err != nil {
 		return nil, err
@@ -95,7 +103,7 @@ func suiteService(strategy vectors.Strategy, clock throttlekit.Clock) (*service.
 	if err != nil {
 		return nil, err
 	}
-	return newService(file, policy.Env{Clock: clock}, service.FailClosed, slog.New(slog.DiscardHandler))
+	return newService(file, env, service.FailClosed, slog.New(slog.DiscardHandler))
 }
 
 // session is a suite under way.

@@ -84,8 +84,8 @@ func parts(err error) []error {
 	return all
 }
 
-// report prints what went wrong, each line of it with the name of the program, and returns the exit code: of several the
-// highest.
+// report prints what went wrong, each line of it with the name of the program and without passwords, and returns the exit
+// code: of several the highest.
 func report(stderr io.Writer, err error) (code int) {
 	if err == nil {
 		return 0
@@ -100,7 +100,7 @@ func report(stderr io.Writer, err error) (code int) {
 			continue
 		}
 		for line := range strings.Lines(e.Error()) {
-			sayf(stderr, "throttlekit: %s\n", visible(message(strings.TrimSuffix(line, "\n"))))
+			sayf(stderr, "throttlekit: %s\n", discreet(visible(message(strings.TrimSuffix(line, "\n")))))
 		}
 	}
 	return code

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/throttlekit/throttlekit-go/store/postgres/pgtest"
+	"github.com/throttlekit/throttlekit-go/store/redis/redistest"
 )
 
 // The race detector would have every program of the tests wait for a second before it ends well.
@@ -21,7 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"throttlekit": main})
 }
 
-// The scripts of testdata/script run the real program. Besides the commands of testscript they have
+// The scripts of testdata/script run the real program. Besides the commands of testscript and storeCommands they have
 //
 //	exits CODE PROGRAM [ARG...]   run it to its end, with this exit code
 //	serve [ARG...]                start throttlekit serve on a free port; sets $GRPC, $HTTP, $GRPC_PORT and $HTTP_PORT
@@ -33,6 +37,13 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	commands := map[string]func(*testscript.TestScript, bool, []string){
+		"exits":     scriptExits,
+		"serve":     scriptServe,
+		"terminate": scriptTerminate,
+		"tls":       scriptTLS,
+	}
+	maps.Copy(commands, storeCommands)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -43,14 +54,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", noWait)
 			env.Setenv("BELL", "\a\x1b[31m\xff")
 			env.Values[theServer{}] = new(*process)
+			env.Values[theRedis{}] = new(*redistest.Server)
+			env.Values[thePostgres{}] = new(*pgtest.Server)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":     scriptExits,
-			"serve":     scriptServe,
-			"terminate": scriptTerminate,
-			"tls":       scriptTLS,
-		},
+		Cmds: commands,
 	})
 }
 

@@ -15,7 +15,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "throttlekit",
 		Short: "Rate limits for services and fleets",
-		Long: `throttlekit runs a rate-limit server, asks one, and checks policy files and golden vectors.
+		Long: `throttlekit runs a rate-limit server, asks one, and checks policy files, stores and golden vectors.
 
 Begin with "throttlekit serve".
 
@@ -29,7 +29,7 @@ Exit codes: 0 done, or allowed; 1 something failed; 2 flags, arguments or config
 	root.AddCommand(
 		newServe(),
 		newCheck(), newPeek(), newForecast(),
-		newPolicy(), newConformance(),
+		newPolicy(), newConformance(), newDoctor(),
 		newVersion(),
 	)
 	root.InitDefaultCompletionCmd()

@@ -10,9 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/throttlekit/throttlekit-go/api/throttlekit/v1/throttlekitv1connect"
 	"github.com/throttlekit/throttlekit-go/server"
 	"github.com/throttlekit/throttlekit-go/service"
+	"github.com/throttlekit/throttlekit-go/service/policy"
 )
 
 // running is a server whose ports are open, and what there is to say about it. Where that goes is the business of
@@ -21,6 +24,7 @@ type running struct {
 	*serving
 
 	server   *server.Server
+	store    *shared // nil for memory
 	policies []service.Info
 	out, err io.Writer
 	log      *slog.Logger
@@ -60,6 +64,34 @@ func (r *running) serve(ctx, signalled context.Context, release func()) error {
 	return nil
 }
 
+// coldStart is how long the start waits for a first answer of the store, to warn if there is none.
+const coldStart = time.Second
+
+// caution says what is probably not as it was meant. None of it keeps the server from serving.
+func (r *running) caution(cmd *cobra.Command, file *policy.File) {
+	if names := idle(cmd, backendOf(r.store)); len(names) > 0 {
+		r.warnf("%s: no effect on the store %s", strings.Join(names, ", "), storeKind(r.store))
+	}
+	if r.store == nil {
+		return
+	}
+	for _, w := range file.Warnings() {
+		r.warnf("%s", w)
+	}
+	if _, _, err := r.store.ping(cmd.Context(), coldStart); err != nil {
+		r.warnf("the store does not answer yet, and until it does the fail mode will: %s", message(err.Error()))
+	}
+}
+
+func (r *running) warnf(format string, args ...any) {
+	text := oneLine(fmt.Sprintf(format, args...))
+	if r.json() {
+		r.log.Warn(text)
+	} else {
+		sayf(r.err, "throttlekit: warning: %s\n", text)
+	}
+}
+
 // announce says where the server listens and what it serves.
 func (r *running) announce() {
 	if r.json() {
@@ -82,14 +114,14 @@ func (r *running) line() string {
 	if url := r.url(); url != "" {
 		where += " and " + url + " (HTTP)"
 	}
-	return fmt.Sprintf("throttlekit listening on %s [memory, %s, fail=%s] (%s: %s)",
-		where, r.security(), r.fail.value, count(len(r.policies), "policy"), r.names())
+	return fmt.Sprintf("throttlekit listening on %s [%s, %s, fail=%s] (%s: %s)",
+		where, storeKind(r.store), r.security(), r.fail.value, count(len(r.policies), "policy"), r.names())
 }
 
 // record is the start-up line as a log record.
 func (r *running) record() {
 	attrs := []any{
-		"grpc", r.server.GRPCAddr().String(), "http", r.url(), "store", "memory", "security", r.security(),
+		"grpc", r.server.GRPCAddr().String(), "http", r.url(), "store", storeKind(r.store), "security", r.security(),
 		"fail", r.fail.value, "policies", len(r.policies), "names", r.names(),
 	}
 	if r.starter() {

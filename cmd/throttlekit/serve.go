@@ -25,6 +25,7 @@ type serving struct {
 	httpPort        port
 	fail            word
 	maxKeys         uint
+	storage         storage
 	tls             server.TLS
 	allowInsecure   bool
 	shutdownTimeout span
@@ -45,6 +46,10 @@ func newServe() *cobra.Command {
 		Long: `Serve answers for the policies of a file over gRPC and, as JSON, over HTTP. Without a file it serves a built-in starter
 set of policies.
 
+Servers with the same --redis, --postgres-url or --dynamodb-table share one count. Without any of these, a server counts
+for itself, in memory. A server starts while its store is down, answers as --fail says until it is there, and recovers
+by itself; "throttlekit doctor" says what is wrong with a store.
+
 SIGINT and SIGTERM let running requests finish, for at most --shutdown-timeout; a second one ends the process at once.
 
 Once both ports are open, one line on standard output says where ("throttlekit listening on ..."). Logs go to standard
@@ -54,6 +59,8 @@ Exit codes: 0 stopped by a signal, all requests answered; 1 a port could not be 
 2 the flags or the policy file are wrong.`,
 		Example: `  throttlekit serve
   throttlekit serve --config policies.yaml --host 0.0.0.0 --tls-cert server.pem --tls-key server.key
+  throttlekit serve --config policies.yaml --redis redis://limits.internal:6379 --redis-prefix prod
+  throttlekit serve --config policies.yaml --postgres-url postgres://app@db.internal/app --fail closed
   throttlekit serve --port 0 --http-port off`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -76,7 +83,9 @@ func (s *serving) define(cmd *cobra.Command) {
 	f.Var(&s.httpPort, "http-port", "port for HTTP; 0 picks a free one, off leaves HTTP out")
 	choice(cmd, &s.fail, "fail", "", "what to answer when a store cannot decide, for policies without failMode: open admits, closed denies",
 		string(service.FailOpen), string(service.FailClosed))
-	f.UintVar(&s.maxKeys, "max-keys", 1_000_000, "`records` that each policy keeps in memory before it refuses new keys to --fail; 0 sets no bound")
+	f.UintVar(&s.maxKeys, "max-keys", 1_000_000,
+		"`records` that each policy keeps, with the store memory, before it refuses new keys to --fail; 0 sets no bound")
+	s.storage.define(cmd)
 	f.Var((*path)(&s.tls.CertFile), "tls-cert", "PEM file with the server's certificate; needs --tls-key")
 	f.Var((*path)(&s.tls.KeyFile), "tls-key", "PEM file with the private key of --tls-cert")
 	f.Var((*path)(&s.tls.CAFile), "tls-ca", "PEM file with the authorities of client certificates, which every client must then show")
@@ -94,11 +103,20 @@ func (s *serving) run(cmd *cobra.Command) error {
 	}
 	// The command tells of its start and end itself, so of what the others log it takes less.
 	logger, quiet := s.loggers(cmd.ErrOrStderr())
-	svc, err := newService(file, policy.Env{MaxKeys: int(s.maxKeys)}, service.FailMode(s.fail.value), quiet)
+	env := policy.Env{MaxKeys: int(s.maxKeys)}
+	store, err := s.storage.open(replaying{})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = svc.Close() }() // stores in memory end without an error
+	if store != nil {
+		env.Store = store
+		defer func() { _ = store.Close() }() // whatever was asked of it has been answered
+	}
+	svc, err := newService(file, env, service.FailMode(s.fail.value), quiet)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = svc.Close() }() // the store is closed after it
 	// Once the ports are open, a signal must lead to a drain.
 	signalled, release := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer release()
@@ -106,7 +124,10 @@ func (s *serving) run(cmd *cobra.Command) error {
 	if err != nil {
 		return s.explain(err)
 	}
-	r := &running{serving: s, server: srv, policies: svc.Policies(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), log: logger}
+	r := &running{
+		serving: s, server: srv, store: store, policies: svc.Policies(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), log: logger,
+	}
+	r.caution(cmd, file)
 	r.announce()
 	return r.serve(cmd.Context(), signalled, release)
 }
