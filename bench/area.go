@@ -21,6 +21,8 @@ var areas = []area{
 	{"core", "one process: checks in memory, against a floor and against peers", coreRows},
 	{"memory", "one process: what a key costs in memory, and that it comes back", memoryRows},
 	{"grpc", "one server and 64 callers over loopback, against a bare grpc-go echo", grpcRows},
+	{"redis", "many processes on one Redis: checks against a peer, a floor and memory", redisRows},
+	{"postgres", "many processes on one PostgreSQL: checks against a bare upsert", postgresRows},
 }
 
 // selected are the areas that a comma-separated list names, in their own order; all for an empty list.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/throttlekit/throttlekit-go"
 	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
 	"github.com/throttlekit/throttlekit-go/bench/internal/measure"
 	"github.com/throttlekit/throttlekit-go/bench/internal/report"
@@ -34,7 +35,7 @@ const (
 
 func grpcRows(s measure.Schedule) []report.Row {
 	s.Slice, s.Patience = s.Slice*grpcSlice, 1 // its own threads stall one another
-	ours, err := startOurs()
+	ours, err := startOurs(nil)
 	if err != nil {
 		return failedRow(err)
 	}
@@ -84,12 +85,13 @@ type running struct {
 	stop func()
 }
 
-func startOurs() (running, error) {
+// startOurs serves the bench policy from a store, or from memory if there is none.
+func startOurs(store throttlekit.Store) (running, error) {
 	file, err := policy.Parse("bench.yaml", []byte(policyFile))
 	if err != nil {
 		return running{}, err
 	}
-	policies, err := file.Build(policy.Env{})
+	policies, err := file.Build(policy.Env{Store: store})
 	if err != nil {
 		return running{}, err
 	}

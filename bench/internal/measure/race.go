@@ -29,7 +29,7 @@ type Contestant struct {
 type Schedule struct {
 	Rounds   int           // how many slices of each contestant count
 	Slice    time.Duration // about how long each slice is
-	Patience int           // how many times as many rounds to run, at most, to find enough quiet ones
+	Patience int           // how many times as long a race may take in search of quiet rounds, once it has Rounds
 }
 
 // quiet is the share of a round that its threads may have waited for a CPU: less than one preemption.
@@ -61,7 +61,8 @@ func Race(s Schedule, contestants ...Contestant) *Result {
 		}
 	}
 	runtime.GC() // nobody pays for the set-up of others
-	for found := 0; found < s.Rounds && len(r.rounds) < s.Rounds*s.Patience; {
+	began, enough := time.Now(), time.Duration(s.Rounds*s.Patience*len(contestants))*s.Slice
+	for found := 0; found < s.Rounds && (len(r.rounds) < s.Rounds || time.Since(began) < enough); {
 		one := r.round(contestants, ops)
 		if r.rounds = append(r.rounds, one); one.stalled <= quiet {
 			found++

@@ -79,8 +79,8 @@ func TestRaceCallsReadyAndCloseOnce(t *testing.T) {
 	if log != "ready close" {
 		t.Errorf("calls: %q", log)
 	}
-	if runs < short.Rounds || runs > short.Rounds*short.Patience {
-		t.Errorf("%d slices after ready, want %d to %d", runs, short.Rounds, short.Rounds*short.Patience)
+	if runs < short.Rounds {
+		t.Errorf("%d slices after ready, want %d or more", runs, short.Rounds)
 	}
 }
 
