@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 func memory(t *testing.T, config MemoryConfig) *MemoryStore {
@@ -360,5 +361,12 @@ func TestPanickingTransitionLeavesTheStoreUsable(t *testing.T) {
 			op()
 		}()
 		check(t, limiter, 1, true)
+	}
+}
+
+func TestShardsFillCacheLines(t *testing.T) {
+	t.Parallel()
+	if size := unsafe.Sizeof(shard{}); strconv.IntSize == 64 && size != 128 {
+		t.Errorf("a shard takes %d bytes", size)
 	}
 }

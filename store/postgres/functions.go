@@ -56,6 +56,7 @@ func makeFunctions(n names) (fns [kinds]function) {
 			"{{table}}", n.table,
 			"{{clock}}", clockSQL,
 			"{{noted}}", notedSQL,
+			"{{note}}", noteSQL,
 		).Replace(frame)
 		text = expandNumbers(text)
 		digest := sha256.Sum256([]byte(text))

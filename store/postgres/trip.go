@@ -25,6 +25,7 @@ const (
 	lockAndNote = `SELECT set_config('throttlekit.now', ` + clockSQL + `::bigint::text, true),` +
 		` set_config('extra_float_digits', '1', true) FROM ` + lockAll
 	notedSQL = `current_setting('throttlekit.now')::float8`
+	noteSQL  = `set_config('throttlekit.now', greatest(` + notedSQL + `, ` + clockSQL + `)::bigint::text, true)::float8`
 
 	// lockAndWait also bounds the time that the transaction may sit between its two round
 	// trips, so that a caller that is frozen then does not hold its keys for good.

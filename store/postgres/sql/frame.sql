@@ -31,11 +31,11 @@ BEGIN
   SELECT state, expires_at INTO v_state, v_expires FROM {{table}} WHERE key = p_key;
   -- The clock is read after the record, and under the lock: a sweep that takes the record before this statement looks saw
   -- it expired, and so does every later time. That is also why a time that was noted before, which -infinity stands for,
-  -- is too old for a record that is not there.
+  -- is too old for a record that is not there; a later one is noted then, so that time does not go back in a batch.
   IF v_now IS NULL THEN
     v_now := {{clock}};
   ELSIF v_now = '-infinity' THEN
-    v_now := CASE WHEN FOUND THEN {{noted}} ELSE {{clock}} END;
+    v_now := CASE WHEN FOUND THEN {{noted}} ELSE {{note}} END;
   END IF;
   IF v_expires > v_now THEN
     -- What does not read back to the same text, whether in PostgreSQL's spelling or in ours, is for the core to look at.
