@@ -20,8 +20,14 @@ import (
 // The race detector would have every program of the tests wait for a second before it ends well.
 const noWait = "atexit_sleep_ms=0"
 
+// awsSettings satisfy AWS' library, which would otherwise look for credentials on the network.
+var awsSettings = map[string]string{"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_EC2_METADATA_DISABLED": "true"}
+
 func TestMain(m *testing.M) {
 	_ = os.Setenv("GORACE", noWait)
+	for name, value := range awsSettings {
+		_ = os.Setenv(name, value)
+	}
 	testscript.Main(m, map[string]func(){"throttlekit": main})
 }
 
@@ -52,6 +58,9 @@ func TestScripts(t *testing.T) {
 			env.Setenv("VECTORS", folder)
 			env.Setenv("TZ", "UTC")
 			env.Setenv("GORACE", noWait)
+			for name, value := range awsSettings {
+				env.Setenv(name, value)
+			}
 			env.Setenv("BELL", "\a\x1b[31m\xff")
 			env.Values[theServer{}] = new(*process)
 			env.Values[theRedis{}] = new(*redistest.Server)

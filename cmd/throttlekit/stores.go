@@ -48,7 +48,9 @@ type backend struct {
 	name string
 	// connection is the flag that selects the backend; its text is at to.
 	connection string
-	to         func(*storage) *string
+	// table is the flag of the table, where there is one.
+	table string
+	to    func(*storage) *string
 	// options are the flags that mean nothing without it.
 	options []string
 	// prefix is what stands before every key.
@@ -75,6 +77,7 @@ var backends = []*backend{
 	{
 		name:       postgresStore,
 		connection: "postgres-url",
+		table:      "--postgres-table",
 		to:         func(s *storage) *string { return &s.postgresURL },
 		options:    []string{"postgres-table", "postgres-prefix"},
 		prefix:     func(s *storage) string { return s.postgresPrefix },
@@ -84,6 +87,7 @@ var backends = []*backend{
 	{
 		name:       dynamoStore,
 		connection: "dynamodb-table",
+		table:      "--dynamodb-table",
 		to:         func(s *storage) *string { return &s.dynamo.table },
 		options:    []string{"dynamodb-region", "dynamodb-endpoint", "dynamodb-prefix", "dynamodb-create-table"},
 		prefix:     func(s *storage) string { return s.dynamo.prefix },
@@ -200,7 +204,7 @@ func (s *storage) open(with replaying) (*shared, error) {
 	if err != nil {
 		connection := "--" + cmp.Or(s.connection, b.connection)
 		return nil, reword(err, map[string]string{
-			"url": connection, "initAddress": connection, "postgresUrl": connection, "table": "--postgres-table",
+			"url": connection, "initAddress": connection, "postgresUrl": connection, "table": b.table,
 		})
 	}
 	return &shared{Store: store, backend: b}, nil
@@ -252,10 +256,6 @@ func openPostgres(s *storage, with replaying) (throttlekit.Store, error) {
 		config.Clock, config.SweepInterval = with.clock, -1
 	}
 	return opened(pgstore.Open(s.postgresURL, config))
-}
-
-func openDynamo(*storage, replaying) (throttlekit.Store, error) {
-	return nil, errors.New("DynamoDB is not built into this version")
 }
 
 // opened keeps a nil pointer from becoming a store.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/throttlekit/throttlekit-go/store/dynamodb/dynamotest"
 	"github.com/throttlekit/throttlekit-go/store/postgres/pgtest"
 	"github.com/throttlekit/throttlekit-go/store/redis/redistest"
 )
@@ -18,6 +19,7 @@ import (
 //	rediskeys [KEY...] it has these keys and no others
 //	postgres           start a PostgreSQL; sets $POSTGRES to its URL
 //	postgresdown       kill it
+//	dynamodb           start a stand-in for DynamoDB; sets $DYNAMODB to its URL
 var storeCommands = map[string]func(*testscript.TestScript, bool, []string){
 	"redis": func(ts *testscript.TestScript, _ bool, _ []string) {
 		server, err := redistest.Start(context.Background(), redistest.Options{})
@@ -47,6 +49,12 @@ var storeCommands = map[string]func(*testscript.TestScript, bool, []string){
 		ts.Defer(func() { _ = server.Stop() })
 		ts.Setenv("POSTGRES", server.URL())
 		*ts.Value(thePostgres{}).(**pgtest.Server) = server
+	},
+	"dynamodb": func(ts *testscript.TestScript, _ bool, _ []string) {
+		server, err := dynamotest.Start()
+		ts.Check(err)
+		ts.Defer(func() { _ = server.Stop() })
+		ts.Setenv("DYNAMODB", server.URL())
 	},
 	"postgresdown": func(ts *testscript.TestScript, _ bool, _ []string) {
 		ts.Check((*ts.Value(thePostgres{}).(**pgtest.Server)).Kill())
