@@ -8,7 +8,6 @@ import (
 func TestSelected(t *testing.T) {
 	t.Parallel()
 	for list, want := range map[string]string{
-		"":           "core memory grpc",
 		"core":       "core",
 		"grpc, core": "core grpc",
 	} {
@@ -24,7 +23,10 @@ func TestSelected(t *testing.T) {
 			t.Errorf("%q: %s, want %s", list, got, want)
 		}
 	}
-	if _, err := selected("core,cpre"); err == nil || !strings.Contains(err.Error(), `"cpre"; there are core, memory, grpc`) {
+	if all, err := selected(""); err != nil || len(all) != len(areas) {
+		t.Errorf("an empty list: %d areas, %v; want all %d", len(all), err, len(areas))
+	}
+	if _, err := selected("core,cpre"); err == nil || !strings.Contains(err.Error(), `no area "cpre"; there are core, memory, grpc`) {
 		t.Errorf("an unknown area: %v", err)
 	}
 }

@@ -62,7 +62,10 @@ func redisAlone(s measure.Schedule, srv *redistest.Server) []report.Row {
 	if err != nil {
 		return failedRow(err)
 	}
-	script := rueidis.NewLuaScript(`local v = redis.call('GET', KEYS[1]) redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return {v and 1 or 0}`)
+	script := rueidis.NewLuaScript(`
+		local v = redis.call('GET', KEYS[1])
+		redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+		return {v and 1 or 0}`)
 	ctx := context.Background()
 	r := measure.Race(s,
 		measure.Contestant{Name: "check", Run: func(ops int) error { return checks(ctx, limiter, ops, storeKeyNames[:1]) }},
