@@ -64,6 +64,16 @@ type Transition interface {
 	Decode(text []byte) (Record, error)
 }
 
+// Parameterized is a Transition that a store may run in a faster form of its own, which
+// it knows by the transition's Name. Correctness never depends on that: a store that does
+// not know the name runs the transition itself.
+type Parameterized interface {
+	Transition
+	// Parameters are what the other form needs beside time and cost, as text, in an
+	// order that the name fixes.
+	Parameters() []string
+}
+
 // Record is the state of one key. The zero Record is that of a fresh key, so a
 // transition may keep zero for nothing else. Records are values: what Extra refers to
 // must not be changed.
