@@ -62,11 +62,13 @@ type HolderConfig struct {
 // millisecond to which issuers round their clocks. 500 is the fastest that NTP slews a clock.
 const Drift = 500
 
-// usable is for how long after the request a holder may spend what lasts for a time on
-// the issuer's clock, in whole milliseconds.
-func usable(lasts time.Duration) int64 {
-	return max(0, (lasts-lasts/(1_000_000/Drift)).Milliseconds()-1)
+// Usable is for how long after it asked a holder may spend what lasts for a time on the
+// issuer's clock. [Holder] applies it; who drives a [Spender] has to.
+func Usable(lasts time.Duration) time.Duration {
+	return max(0, lasts-lasts/(1_000_000/Drift)-time.Millisecond)
 }
+
+func usable(lasts time.Duration) int64 { return Usable(lasts).Milliseconds() }
 
 var processStart = time.Now() //nolint:forbidigo // the origin of the monotonic clock
 
@@ -174,6 +176,7 @@ func (h *Holder) CheckN(ctx context.Context, cost float64) (throttlekit.Decision
 			}
 			return throttlekit.Decision{}, err
 		}
+		now = h.now() // so that nothing is spent after its time
 		switch {
 		case mine && f.served:
 			return f.answer, nil
