@@ -1,0 +1,48 @@
+package chart
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"math"
+	"strings"
+	"testing"
+)
+
+func TestChartsAreWellFormed(t *testing.T) {
+	t.Parallel()
+	for name, panels := range map[string][]Panel{
+		"none":  nil,
+		"empty": {{}},
+		"odd":   {{Ticks: []float64{1}, Series: []Series{{Name: "a", Values: []float64{math.NaN()}}, {Values: []float64{0}}}}},
+		"usual": {{
+			Title: "<&>", X: "n", Y: "%", Ticks: []float64{1, 2, 4},
+			Series: []Series{{Name: `"b" & <c>`, Values: []float64{1, math.NaN(), 30}}},
+		}},
+	} {
+		var b strings.Builder
+		if err := Write(&b, `a "title" <&>`, panels); err != nil {
+			t.Fatal(err)
+		}
+		d := xml.NewDecoder(strings.NewReader(b.String()))
+		for {
+			if _, err := d.Token(); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v in %s", name, err, b.String())
+			}
+		}
+		if strings.Contains(b.String(), "NaN") || strings.Contains(b.String(), "Inf") {
+			t.Errorf("%s: a number that is none: %s", name, b.String())
+		}
+	}
+}
+
+func TestTopIsRound(t *testing.T) {
+	t.Parallel()
+	for most, want := range map[float64]float64{0: 1, 0.7: 1, 1: 1, 3: 4, 45: 50, 99: 100, 1800: 2000} {
+		if got := (Panel{Series: []Series{{Values: []float64{most, math.NaN()}}}}).top(); got != want {
+			t.Errorf("top for %v is %v, want %v", most, got, want)
+		}
+	}
+}
