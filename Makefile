@@ -32,6 +32,10 @@ fuzz: ## run every fuzz target for FUZZTIME each
 check: ## the checks that make test leaves out, but for lint and generated code
 	@tools/check.sh
 
+.PHONY: verify
+verify: ## check the models in spec/ with a model checker, which needs Node.js and npm
+	@tools/verify.sh
+
 .PHONY: lint
 lint: ## lint every module (the first run builds the linter, which takes minutes)
 	@tools/lint.sh

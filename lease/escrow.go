@@ -85,7 +85,7 @@ func (f escrowFill) Parameters() []string {
 func (f escrowFill) Apply(rec throttlekit.Record, now int64, cost float64) (throttlekit.Record, throttlekit.Decision, int64) {
 	balance, expires := cost, f.expires
 	source, _ := rec.Extra.(int64)
-	if source == f.source && rec.A > 0 {
+	if source == f.source && rec.A > 0 && int64(rec.B) > now {
 		balance, expires = balance+rec.A, min(expires, int64(rec.B))
 	}
 	if expires <= now || source > f.source {

@@ -47,7 +47,7 @@ type FederatedConfig struct {
 	// least a millisecond. Defaults to 5 seconds.
 	ProbeInterval time.Duration
 	// ReturnIdleAfter gives the units of keys back that nobody has asked for during this
-	// time. Defaults to never.
+	// time; with a Regional store they are dropped. Defaults to never.
 	ReturnIdleAfter time.Duration
 	// MaxKeys bounds for how many keys units are held; see [TwoTierConfig]. Defaults to 65,536.
 	MaxKeys int
@@ -155,7 +155,8 @@ func (f *Federated) CheckMany(ctx context.Context, keys []string, cost float64) 
 // Outages is how often the coordinator has not answered.
 func (f *Federated) Outages() int64 { return f.outages.Load() }
 
-// Close gives back the units that are held. The stores stay open.
+// Close gives back the units that are held, unless there is a Regional store. The stores
+// stay open.
 func (f *Federated) Close() error { return f.table.close() }
 
 // Lease implements [Source] for the holders of this member: the region's escrow first, then
@@ -225,7 +226,11 @@ func (f *Federated) denied() Grant {
 	}}
 }
 
-// Return implements [Source]. Units that came by way of the escrow are not taken back.
+// Return implements [Source]. With an escrow, nothing is taken back: units that came by way
+// of it carry a time of the region's clock, which says nothing to the coordinator.
 func (f *Federated) Return(ctx context.Context, key string, units, resetAtMillis int64) error {
+	if f.escrow != nil {
+		return nil
+	}
 	return f.config.Coordinator.Return(ctx, key, units, resetAtMillis)
 }

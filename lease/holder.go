@@ -59,8 +59,9 @@ type HolderConfig struct {
 
 // Drift is how much faster or slower than an issuer's clock a holder's may run, in parts
 // per million, for the bounds to hold. Credits expire earlier by as much, and by the
-// millisecond to which issuers round their clocks. 500 is the fastest that NTP slews a clock.
-const Drift = 500
+// millisecond to which issuers round their clocks. NTP slews a clock by up to 500, and two
+// clocks may be slewed in opposite directions.
+const Drift = 1000
 
 // Usable is for how long after it asked a holder may spend what lasts for a time on the
 // issuer's clock. [Holder] applies it; who drives a [Spender] has to.

@@ -316,7 +316,7 @@ func TestCreditsEndBeforeTheirWindowCan(t *testing.T) {
 	if _, err := h.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// A second since the request was sent, less the drift of 500 ppm, rounded up, less the
+	// A second since the request was sent, less the drift of 1000 ppm, less the
 	// millisecond of the issuer's clock.
 	now = 997 * time.Millisecond
 	if held := h.Held(); held != 9 {

@@ -69,9 +69,10 @@ type TwoTierConfig struct {
 // TwoTier is a limit on a shared store with a first tier in the process, which answers
 // without a round trip what it can. It is safe for concurrent use.
 //
-// With Mode Leased, N processes admit in one window at most Limit units if WindowCoupled,
-// and Limit + N·(Batch-1) if not. With ExpireAfter, they admit in any interval what Strategy
-// alone would admit at most.
+// With Mode Leased, N processes admit in one window at most Limit units if WindowCoupled.
+// If not, each may carry units over from the last window: up to Batch-1 with costs of 1 and
+// no LowWater, and up to Batch + max(LowWater, cost-1) in general. With ExpireAfter, they
+// admit in any interval what Strategy alone would admit at most.
 type TwoTier struct {
 	config  TwoTierConfig
 	limiter *throttlekit.Limiter // of the second tier
