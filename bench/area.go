@@ -22,6 +22,7 @@ var areas = []area{
 	{"memory", "one process: what a key costs in memory, and that it comes back", memoryRows},
 	{"grpc", "one server and 64 callers over loopback, against a bare grpc-go echo", grpcRows},
 	{"redis", "many processes on one Redis: checks against a peer, a floor and memory", redisRows},
+	{"lease", "leasing: a unit handed out against a check, batches against round trips", leaseRows},
 	{"postgres", "many processes on one PostgreSQL: checks against a bare upsert", postgresRows},
 }
 
