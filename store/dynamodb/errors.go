@@ -30,6 +30,20 @@ func notWritten(err error) bool {
 	return false
 }
 
+// shown is the item that DynamoDB shows with a failed condition, or nil if it shows none
+// or it is no record; then it has to be read.
+func shown(err error) *item {
+	failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err)
+	if !ok || len(failed.Item) == 0 {
+		return nil
+	}
+	found, err := readItem(failed.Item)
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
 // pause waits a little before the next try, at random, so that those who got into each
 // other's way do not meet again.
 func pause(ctx context.Context, try int) error {

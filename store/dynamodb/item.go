@@ -35,17 +35,17 @@ type item struct {
 var errForeign = errors.New("the item is not a record")
 
 // readItem reads an item, which is missing if there are no attributes.
-func readItem(attributes map[string]types.AttributeValue) (item, error) {
+func readItem(attributes map[string]types.AttributeValue) (*item, error) {
 	if len(attributes) == 0 {
-		return item{}, nil
+		return &item{}, nil
 	}
 	state, ok := attributes[stateName].(*types.AttributeValueMemberS)
 	if !ok {
-		return item{}, fmt.Errorf("%w: its %s is no string", errForeign, stateName)
+		return nil, fmt.Errorf("%w: its %s is no string", errForeign, stateName)
 	}
 	version, err := strconv.ParseInt(number(attributes[versionName]), 10, 64)
 	if err != nil {
-		return item{}, fmt.Errorf("%w: its %s is no integer", errForeign, versionName)
+		return nil, fmt.Errorf("%w: its %s is no integer", errForeign, versionName)
 	}
 	name, unit := expiresMillisName, 1.0
 	if _, ok := attributes[name]; !ok {
@@ -53,9 +53,9 @@ func readItem(attributes map[string]types.AttributeValue) (item, error) {
 	}
 	expires, err := strconv.ParseFloat(number(attributes[name]), 64)
 	if err != nil {
-		return item{}, fmt.Errorf("%w: its %s is no number", errForeign, name)
+		return nil, fmt.Errorf("%w: its %s is no number", errForeign, name)
 	}
-	return item{
+	return &item{
 		exists: true, state: state.Value, version: version, expires: expires * unit, expiryName: name, expiry: attributes[name],
 	}, nil
 }
@@ -83,7 +83,10 @@ func (i item) record(t throttlekit.Transition, nowMillis int64) (throttlekit.Rec
 func (s *Store) put(key string, old item, state string, nowMillis, ttlMillis int64) *dynamodb.PutItemInput {
 	expires := min(throttlekit.MaxSafe, nowMillis+min(ttlMillis, throttlekit.MaxSafe))
 	version := int64(0)
-	request := &dynamodb.PutItemInput{TableName: &s.config.Table}
+	request := &dynamodb.PutItemInput{
+		TableName:                           &s.config.Table,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	}
 	if old.exists {
 		version = old.version + 1
 		request.ConditionExpression = aws.String("#version = :version AND #state = :state AND #expiry = :expiry")

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
@@ -114,6 +115,96 @@ func TestInterference(t *testing.T) {
 			}
 		})
 	}
+}
+
+// showing is a client that shows the item with a failed condition, which the stand-in
+// does not do.
+type showing struct {
+	*dynamodb.Client
+
+	gets, puts atomic.Int64
+}
+
+func (s *showing) GetItem(ctx context.Context, in *dynamodb.GetItemInput, opts ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
+	s.gets.Add(1)
+	return s.Client.GetItem(ctx, in, opts...)
+}
+
+func (s *showing) PutItem(ctx context.Context, in *dynamodb.PutItemInput, opts ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+	s.puts.Add(1)
+	out, err := s.Client.PutItem(ctx, in, opts...)
+	failed, ok := errors.AsType[*types.ConditionalCheckFailedException](err)
+	if !ok || in.ReturnValuesOnConditionCheckFailure != types.ReturnValuesOnConditionCheckFailureAllOld {
+		return out, err
+	}
+	now, getErr := s.Client.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: in.TableName, Key: map[string]types.AttributeValue{"pk": in.Item["pk"]}, ConsistentRead: aws.Bool(true),
+	})
+	if getErr != nil {
+		return nil, getErr
+	}
+	failed.Item = now.Item
+	return nil, err
+}
+
+// TestShownItems: a check that came too late goes on with the item that the failure shows,
+// unless that is nothing to go on with.
+func TestShownItems(t *testing.T) {
+	t.Parallel()
+	hour := count{time.Hour.Milliseconds()}
+	for name, tc := range map[string]struct {
+		happens    func(other *dynamostore.Store, key string) error
+		want       int64 // 0 for an error
+		gets, puts int64
+	}{
+		"a check": {func(other *dynamostore.Store, _ string) error {
+			_, err := other.Apply(t.Context(), "k", hour, 10)
+			return err
+		}, 12, 1, 2},
+		"a reset": {func(other *dynamostore.Store, _ string) error { return other.Reset(t.Context(), "k") }, 1, 2, 2},
+		"nonsense": {func(_ *dynamostore.Store, key string) error {
+			write(t, newClient(t, server), key, map[string]string{"state": "S1", "version": "Sone"})
+			return nil
+		}, 0, 2, 1},
+	} {
+		config := dynamostore.Config{Prefix: newPrefix()}
+		client := &showing{Client: newClient(t, server)}
+		other := newStore(t, client.Client, config)
+		if _, err := other.Apply(t.Context(), "k", hour, 1); err != nil {
+			t.Fatal(err)
+		}
+		var once sync.Once
+		meddled := meddling{hour, func() {
+			once.Do(func() {
+				if err := tc.happens(other, config.Prefix+":k"); err != nil {
+					t.Error(err)
+				}
+			})
+		}}
+		d, err := newStore(t, client, config).Apply(t.Context(), "k", meddled, 1)
+		if tc.want == 0 {
+			if !errors.Is(err, throttlekit.ErrStoreUnavailable) {
+				t.Errorf("%s: %+v, %v", name, d, err)
+			}
+		} else if err != nil || d.Remaining != tc.want {
+			t.Errorf("%s: %+v, %v, want %d", name, d, err, tc.want)
+		}
+		if gets, puts := client.gets.Load(), client.puts.Load(); gets != tc.gets || puts != tc.puts {
+			t.Errorf("%s: %d reads and %d writes, want %d and %d", name, gets, puts, tc.gets, tc.puts)
+		}
+	}
+}
+
+// meddling is a count during whose decision something happens.
+type meddling struct {
+	count
+
+	happens func()
+}
+
+func (m meddling) Apply(rec throttlekit.Record, now int64, cost float64) (throttlekit.Record, throttlekit.Decision, int64) {
+	m.happens()
+	return m.count.Apply(rec, now, cost)
 }
 
 // TestContention: who always comes too late gives up, with an error and without a charge.

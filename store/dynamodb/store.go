@@ -71,26 +71,36 @@ func (s *Store) apply(ctx context.Context, key string, op throttlekit.Op, at *in
 		return throttlekit.Decision{}, err
 	}
 	defer give()
+	var found *item // what a failed condition has shown
 	for try := 0; ; try++ {
-		d, err := s.step(ctx, key, op, at)
+		d, err := s.step(ctx, key, found, op, at)
 		if err == nil || !notWritten(err) {
 			return d, err
 		}
 		if try >= s.config.MaxRetries {
 			return d, fmt.Errorf("gave up after %d tries: %w", try+1, err)
 		}
+		// Whoever came too late and need not read again is likely to be next. Should that
+		// fail, too many are at it: then a pause, which makes any item an old one.
+		if found = shown(err); found != nil && try%2 == 0 {
+			continue
+		}
+		found = nil
 		if pause(ctx, try) != nil {
 			return d, err
 		}
 	}
 }
 
-// step is one try, at the instant of a batch unless at is nil.
-func (s *Store) step(ctx context.Context, key string, op throttlekit.Op, at *int64) (d throttlekit.Decision, err error) {
-	old, err := s.get(ctx, key)
-	if err != nil {
-		return d, err
+// step is one try, with the item that was found or one that it reads, at the instant of a
+// batch unless at is nil.
+func (s *Store) step(ctx context.Context, key string, found *item, op throttlekit.Op, at *int64) (d throttlekit.Decision, err error) {
+	if found == nil {
+		if found, err = s.get(ctx, key); err != nil {
+			return d, err
+		}
 	}
+	old := *found
 	now := s.now(old, at)
 	rec, err := old.record(op.Transition, now)
 	if err != nil {
@@ -130,12 +140,12 @@ func (s *Store) now(read item, at *int64) int64 {
 // once switches the SDK's retries off.
 func once(o *dynamodb.Options) { o.Retryer = aws.NopRetryer{} }
 
-func (s *Store) get(ctx context.Context, key string) (item, error) {
+func (s *Store) get(ctx context.Context, key string) (*item, error) {
 	out, err := s.client.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName: &s.config.Table, Key: s.itemKey(key), ConsistentRead: aws.Bool(true),
 	})
 	if err != nil {
-		return item{}, err
+		return nil, err
 	}
 	return readItem(out.Item)
 }

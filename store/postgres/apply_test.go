@@ -404,3 +404,80 @@ func TestDeadlock(t *testing.T) {
 		}
 	}
 }
+
+// TestSerializationFailure: above READ COMMITTED, a check that waited for its key's lock sees
+// the record of before, and the database does not let it overwrite the one of now. The check
+// is made again at READ COMMITTED, which does not count as a retry, and is charged once.
+func TestSerializationFailure(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"serializable", "repeatable%20read"} {
+		for _, s := range []throttlekit.Strategy{slow, bucket, window} {
+			for _, before := range []int{0, 1} {
+				r := rule(t, s)
+				t.Run(fmt.Sprint(level, "/", r.Name(), "/", before), func(t *testing.T) {
+					t.Parallel()
+					overtake(t, level, r, before)
+				})
+			}
+		}
+	}
+}
+
+// overtake charges a key, which has been charged some times before, while a check waits for its lock.
+func overtake(t *testing.T, level string, r throttlekit.Rule, before int) {
+	t.Helper()
+	clock, table := throttlekit.NewManualClock(1_700_000_000_123), newTable()
+	key := table // so that no other test takes its lock
+	store := newStore(t, newPool(t, server, "default_transaction_isolation="+level),
+		pgstore.Config{Table: table, Clock: clock, Timeout: 10 * time.Second, MaxRetries: -1})
+	if err := store.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var rec throttlekit.Record
+	var want throttlekit.Decision
+	var ttl int64
+	for range before {
+		rec, want, _ = r.Apply(rec, clock.NowMillis(), 1)
+		if got, err := store.Apply(t.Context(), key, r, 1); err != nil || got != want {
+			t.Fatalf("before: %+v, %v, want %+v", got, err, want)
+		}
+	}
+	pool := newPool(t, server)
+	other, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := other.Exec(t.Context(), `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, key); err != nil {
+		t.Fatal(err)
+	}
+	var got throttlekit.Decision
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		got, err = store.Apply(t.Context(), key, r, 1)
+		done <- err
+	}()
+	for waits := false; !waits; {
+		query(t, pool, `SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted`+
+			` AND (classid::bigint << 32) | objid::bigint = hashtextextended($1, 0)`, []any{key}, &waits)
+	}
+	rec, _, ttl = r.Apply(rec, clock.NowMillis(), 1)
+	if _, err := other.Exec(t.Context(), `INSERT INTO `+table+` (key, state, expires_at) VALUES ($1, $2, $3)`+
+		` ON CONFLICT (key) DO UPDATE SET state = excluded.state, expires_at = excluded.expires_at`,
+		key, encode(t, r, rec), clock.NowMillis()+ttl); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rec, want, _ = r.Apply(rec, clock.NowMillis(), 1)
+	if err := <-done; err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	var text string
+	query(t, pool, `SELECT state FROM `+table+` WHERE key = $1`, []any{key}, &text)
+	if text != encode(t, r, rec) {
+		t.Errorf("stored %s, want %s", text, encode(t, r, rec))
+	}
+}

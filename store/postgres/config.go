@@ -23,8 +23,9 @@ type Config struct {
 	// NoAutoCreate leaves the table and the functions to whoever runs [Config.Schema].
 	// By default the store creates what is missing when it is first used.
 	NoAutoCreate bool
-	// SweepInterval is how often expired rows are deleted. Defaults to 60 s; a negative
-	// interval switches the sweep off, for a table that others sweep.
+	// SweepInterval is how often rows are deleted that expired more than a minute ago.
+	// Defaults to 60 s; a negative interval switches the sweep off, for a table that
+	// others sweep.
 	SweepInterval time.Duration
 	// Clock replaces the database's clock, for replays. All stores that share a table
 	// must agree on one clock. Defaults to nil, the database's clock.

@@ -28,8 +28,8 @@
 //
 // Whoever changes a record holds PostgreSQL's advisory lock on the record's key from
 // before it reads until it commits. This holds for other implementations too, so a mixed
-// fleet acts as one limiter. All transactions run at READ COMMITTED, whatever the default
-// of the database is.
+// fleet acts as one limiter. Transactions run at READ COMMITTED; where the default is
+// another level, single checks follow it until the first serialization failure shows.
 //
 // # Promises
 //

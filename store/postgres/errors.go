@@ -74,20 +74,24 @@ func isForbidden(err error) bool {
 
 // retry runs an operation until it succeeds, fails for good, or was rolled back once too often.
 func (s *Store) retry(ctx context.Context, operation func() error) error {
-	recreated := false
+	looked := false
 	for try := 0; ; try++ {
 		err := s.ensure(ctx)
 		if err == nil {
 			err = operation()
 		}
+		if code(err) == undefinedTable {
+			// Somebody dropped the table under us, or nobody has created it yet. The
+			// statement did nothing.
+			s.schema.ready.Store(false)
+			if !looked {
+				looked = true
+				continue
+			}
+		}
 		switch {
 		case err == nil:
 			return nil
-		case code(err) == undefinedTable && !recreated && !s.config.NoAutoCreate:
-			// Somebody dropped the table under us. The statement did nothing.
-			recreated = true
-			s.schema.ready.Store(false)
-			continue
 		case !rolledBack(err) || try >= s.config.MaxRetries:
 			return err
 		}

@@ -91,7 +91,7 @@ const (
 var errNeedsCore = errors.New("the check needs the core")
 
 // errUnsuited says that the database's, the role's or the pool's defaults do not suit the
-// functions, above all an isolation level other than READ COMMITTED.
+// functions. An isolation level above READ COMMITTED shows by serialization failures.
 var errUnsuited = errors.New("the defaults of the session do not suit")
 
 // decide turns a reply into the decision. The core makes it, from the record that the
@@ -129,7 +129,7 @@ func decide(reply string, t throttlekit.Transition, cost float64) (throttlekit.D
 func (s *Store) check(ctx context.Context, key string, c call, t throttlekit.Transition, cost float64) (d throttlekit.Decision, err error) {
 	args := c.parameters(key, s.instant(), cost)
 	d, err = s.checkOnce(ctx, s.functions[c.kind].call, args, t, cost)
-	if errors.Is(err, errUnsuited) {
+	if errors.Is(err, errUnsuited) || code(err) == serializationFailure {
 		s.explicit.Store(true)
 		d, err = s.checkOnce(ctx, s.functions[c.kind].call, args, t, cost)
 	}

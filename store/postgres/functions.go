@@ -32,7 +32,8 @@ type function struct {
 
 const (
 	// clockSQL is the database's clock in whole epoch milliseconds.
-	clockSQL = `floor(extract(epoch FROM clock_timestamp()) * 1000)`
+	// The epoch is a float8 here, off by up to a quarter of a microsecond.
+	clockSQL = `floor(date_part('epoch', clock_timestamp()) * 1000 + 0.0005)`
 	// largest bounds the numbers that functions write. Below it PostgreSQL and ECMAScript
 	// write the same digits; they part over the exponent from 1e15 on, and over the
 	// choice of digits from 2^54 on.
@@ -52,7 +53,8 @@ func makeFunctions(n names) (fns [kinds]function) {
 			"{{variables}}", parts["variables"],
 			"{{read}}", parts["read"],
 			"{{decide}}", parts["decide"],
-			"{{expires}}", "least(9007199254740991, "+strings.TrimSpace(parts["until"])+")",
+			"{{state}}", parts["state"],
+			"{{until}}", parts["until"],
 			"{{table}}", n.table,
 			"{{clock}}", clockSQL,
 			"{{noted}}", notedSQL,
@@ -63,7 +65,7 @@ func makeFunctions(n names) (fns [kinds]function) {
 		name := n.schema + quote("throttlekit_"+file+"_"+hex.EncodeToString(digest[:6]))
 		count := 1 + strings.Count(parts["parameters"], "float8")
 		fns[k] = function{
-			signature: name + "(text" + strings.Repeat(",double precision", count) + ")",
+			signature: name + "(text" + strings.Repeat(",double precision", count) + ",boolean)",
 			create:    strings.Replace(text, "{{function}}", name, 1),
 			call:      "SELECT " + callSQL(name, count),
 			callOrEnd: callOrEnd(callSQL(name, count)),
@@ -86,7 +88,7 @@ func sections(text string) map[string]string {
 	current := ""
 	for line := range strings.Lines(text) {
 		switch line {
-		case "-- parameters\n", "-- variables\n", "-- read\n", "-- decide\n", "-- until\n":
+		case "-- parameters\n", "-- variables\n", "-- read\n", "-- decide\n", "-- state\n", "-- until\n":
 			current = strings.TrimSpace(strings.TrimPrefix(line, "--"))
 		default:
 			parts[current] += line
@@ -98,14 +100,16 @@ func sections(text string) map[string]string {
 	return parts
 }
 
-// callSQL runs a function on the key $1, at the time $2 or null, with count numbers in all.
+// callSQL locks the key $1 and runs a function on it, at the time $2 or null, with count
+// numbers in all. The session suits if it writes the shortest text that reads back to the
+// same number; the lock is void, which is not null.
 func callSQL(name string, count int) string {
 	var b strings.Builder
 	b.WriteString(name + "($1")
 	for i := range count {
 		fmt.Fprintf(&b, ", $%d", 2+i)
 	}
-	b.WriteString(")")
+	b.WriteString(", current_setting('extra_float_digits')::int < 1 OR pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL)")
 	return b.String()
 }
 
@@ -124,8 +128,8 @@ var numbers = map[string]string{
 		` WHEN abs({v}) < float8 '1e-6' THEN replace({v}::text, 'e-0', 'e-')` +
 		` ELSE concat(CASE WHEN {v} < 0 THEN '-' END, CASE WHEN abs({v}) < float8 '1e-5' THEN '0.00000' ELSE '0.0000' END,` +
 		` translate(split_part({v}::text, 'e', 1), '-.', '')) END)`,
-	// unusual is whether that may differ from PostgreSQL's own text. Small negative
-	// numbers pass for unusual for the sake of one comparison less.
+	// unusual is whether that may differ from PostgreSQL's own text, or the number is
+	// beyond. Negative numbers pass for unusual for the sake of one comparison less.
 	"unusual": `({v} <> 0 AND {v} < float8 '1e-4' OR {v} >= float8 '1e15')`,
 	// beyond is whether number does not hold for it; NaN is beyond all.
 	"beyond": `abs({v}) >= float8 '1e15'`,

@@ -103,6 +103,9 @@ func TestSchemaByHand(t *testing.T) {
 		if d, err := store.Apply(t.Context(), name, rule(t, slow), 1); err != nil || !d.Allowed {
 			t.Errorf("%s: %+v, %v", name, d, err)
 		}
+		if !store.HasFunctions() {
+			t.Errorf("%s has not found the functions", name)
+		}
 	}
 	if _, err := (pgstore.Config{Table: "a;b"}).Schema(); !errors.Is(err, throttlekit.ErrInvalid) {
 		t.Error(err)

@@ -140,7 +140,8 @@ func (s *Store) apply(ctx context.Context, key string, t throttlekit.Transition,
 }
 
 // Batch implements [throttlekit.Store]. All commit modes are supported. Beyond 64 ops, a
-// CommitEach batch runs in several transactions, and an error may come after some of them.
+// CommitEach batch runs in several transactions, each at an instant of its own, and an
+// error may come after some of them.
 func (s *Store) Batch(ctx context.Context, ops []throttlekit.Op, commit throttlekit.Commit) ([]throttlekit.Decision, error) {
 	if len(ops) == 0 {
 		return nil, nil

@@ -176,6 +176,8 @@ func TestURLs(t *testing.T) {
 	for _, url := range []string{
 		"", "localhost:6379", "http://localhost", "redis://:" + secret + "/x@host:6379/0", "redis://:" + secret + "@host:port",
 		"redis://host/" + secret + "/x", "redis://host/" + secret, "://" + secret, "redis://user:" + secret + "%zz@host",
+		"redis://a:1,b:2", "redis://a:1,b", "redis://:" + secret + "@a:1,b:2", "redis://a:1?addr=b:2,c:3", "redis://a:1?addr=", "redis://a:1?master_set=",
+		"redis://a:1?masterset=main", "redis://a:1?" + secret, "redis://a:1?a;b", "sentinel://a:1",
 	} {
 		store, err := redisstore.Open(url, redisstore.Config{})
 		if !errors.Is(err, throttlekit.ErrInvalid) || store != nil {
@@ -186,6 +188,7 @@ func TestURLs(t *testing.T) {
 	}
 	for _, url := range []string{
 		"redis://localhost", "rediss://user:pass@host:1/2", "redis://a:1?addr=b:2&addr=c:3", "redis://a:26379?master_set=main", "unix:///tmp/redis.sock",
+		"rediss://a:1/3?addr=[::1]:2&skip_verify&dial_timeout=1s&protocol=2",
 	} {
 		store, err := redisstore.Open(url, redisstore.Config{})
 		if err != nil {

@@ -19,6 +19,12 @@
 // go once as text. The clocks of the processes do not matter. [Config].Clock overrides the
 // server's, for replays.
 //
+// [throttlekit.UpTo] and the Refund of a [throttlekit.Windowed] rule have scripts on the layout of the
+// rule. Of the transitions of other packages of this project, those of a federation's coordinator have
+// scripts with a layout of their own: a hash with the budget that a window has left and the
+// window's end. They run alone and in CheckMany's pipelines. All and Any refuse all of these, and Load
+// those with a layout of their own, with an error that matches [throttlekit.ErrUnsupported].
+//
 // Peek and Forecast read a record and the server's time in one view. CheckMany sends all its
 // checks in one pipeline, and each script reads the server's clock for itself. All and Any are
 // one script over all keys, which decides them at one instant and then charges all or none;

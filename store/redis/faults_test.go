@@ -211,7 +211,7 @@ func TestFrozen(t *testing.T) {
 			if err := server.Freeze(); err != nil {
 				t.Fatal(err)
 			}
-			wait(t, 2*time.Second)
+			wait(t, 5*time.Second)
 			if err := server.Thaw(); err != nil {
 				t.Fatal(err)
 			}

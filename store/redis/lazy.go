@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,15 +83,34 @@ func (l *lazy) dialer(dial dialFunc) dialFunc {
 			return nil, err
 		}
 		forget := context.AfterFunc(l.ctx, func() { _ = conn.Close() }) //nolint:contextcheck // it outlives the call
-		return &mortal{Conn: conn, forget: forget}, nil
+		return &mortal{Conn: conn, forget: forget, crowded: l.crowded}, nil
 	}
+}
+
+// crowd is from how many calls under way on a connection waits for company before it writes.
+const crowd = 16
+
+func (l *lazy) crowded() bool {
+	c := l.ready.Load()
+	return c != nil && c.gate.busy.Load() >= crowd
 }
 
 // mortal is a connection that ends with its store.
 type mortal struct {
 	net.Conn
 
-	forget func() bool
+	forget  func() bool
+	crowded func() bool
+}
+
+// Write implements [net.Conn]. In a crowd, whoever is ready to make a call does so first: batches grow, and
+// each system call here and at the server serves more calls. No clock is waited for, so that nobody is delayed
+// for longer than the others need to run.
+func (m *mortal) Write(p []byte) (int, error) {
+	if m.crowded() {
+		runtime.Gosched()
+	}
+	return m.Conn.Write(p)
 }
 
 // Close implements [net.Conn].

@@ -36,7 +36,8 @@ type process struct {
 	done  chan struct{}  // closed once it has ended
 }
 
-// script runs dynalite and ends it with its standard input. Tables are ready at once.
+// script runs dynalite; when its standard input ends, so does it, and takes its data with
+// it. Tables are ready at once.
 // Dynalite does not expect its clients to vanish; once it listens, that does not end it.
 const script = `
 const [module, path, port] = process.argv.slice(1);
@@ -46,7 +47,10 @@ server.listen(Number(port), '127.0.0.1', () => {
   console.log('port ' + server.address().port);
   process.on('uncaughtException', (err) => console.error(err.stack));
 });
-process.stdin.on('end', () => process.exit(0)).resume();
+process.stdin.on('end', () => {
+  require('fs').rmSync(path, { recursive: true, force: true });
+  process.exit(0);
+}).resume();
 `
 
 // Start installs dynalite if need be and starts it without any tables.

@@ -83,16 +83,35 @@ func (s *Server) Shutdown() error {
 
 // Freeze stops every process of the server in its tracks: connections stay open and
 // nothing answers. Thaw lets them go on.
-func (s *Server) Freeze() error { return s.each(syscall.SIGSTOP) }
-
-// Thaw ends a Freeze.
-func (s *Server) Thaw() error { return s.each(syscall.SIGCONT) }
-
-func (s *Server) each(sig syscall.Signal) error {
+func (s *Server) Freeze() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process == nil {
 		return errEnded
 	}
-	return s.process.signalAll(sig)
+	pid := s.process.cmd.Process.Pid
+	err := s.process.signal(syscall.SIGSTOP)
+	// Once the parent has stopped there is no new child; once all have, Freeze is done.
+	err = errors.Join(err, poll(stopTimeout, s.process.done, func() bool { return stopped(pid) }))
+	return errors.Join(err, poll(stopTimeout, s.process.done, func() bool {
+		pids, childErr := children(pid)
+		still := childErr == nil
+		for _, child := range pids {
+			if !stopped(child) {
+				still = false
+				_ = syscall.Kill(child, syscall.SIGSTOP) // it may have ended
+			}
+		}
+		return still
+	}))
+}
+
+// Thaw ends a Freeze.
+func (s *Server) Thaw() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return errEnded
+	}
+	return s.process.signalAll(syscall.SIGCONT)
 }

@@ -3,7 +3,6 @@
 package pgtest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -294,29 +293,4 @@ func closePipe(c io.Closer) error {
 		return err
 	}
 	return nil
-}
-
-// children are the processes whose parent is pid.
-func children(pid int) ([]int, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return nil, err
-	}
-	var found []int
-	for _, path := range stats {
-		text, err := os.ReadFile(path) //nolint:gosec // a file of the kernel
-		if err != nil {
-			continue // it has ended
-		}
-		// "pid (name) state ppid …", where the name may hold anything.
-		_, rest, ok := bytes.Cut(text[max(0, bytes.LastIndexByte(text, ')')):], []byte(") "))
-		fields := bytes.Fields(rest)
-		if !ok || len(fields) < 2 || string(fields[1]) != strconv.Itoa(pid) {
-			continue
-		}
-		if child, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-			found = append(found, child)
-		}
-	}
-	return found, nil
 }

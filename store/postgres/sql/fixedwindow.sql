@@ -19,14 +19,12 @@ p_limit float8, p_width float8, p_cost float8
   END IF;
   v_count := v_count + p_cost;
   IF v_count > p_limit THEN
-    RETURN concat_ws(' ', 0, v_now, v_a, v_b);
+    RETURN '0 ' || v_now || ' ' || v_a || ' ' || v_b;
   END IF;
-  v_state := '{"start":' || v_start || ',"count":' || v_count || '}';
   IF {{unusual v_start}} OR {{unusual v_count}} THEN
-    IF {{beyond v_start}} OR {{beyond v_count}} THEN
-      RETURN '2';
-    END IF;
-    v_state := concat('{"start":', {{number v_start}}, ',"count":', {{number v_count}}, '}');
+    RETURN '2';
   END IF;
+-- state
+'{"start":' || v_start || ',"count":' || v_count || '}'
 -- until
 v_now + greatest(1, ceil((v_start + p_width) - v_now))

@@ -12,14 +12,12 @@ p_interval float8, p_tolerance float8, p_cost float8
 -- decide
   v_next := greatest(v_a, v_now) + p_interval * p_cost;
   IF v_now < v_next - p_tolerance THEN
-    RETURN concat_ws(' ', 0, v_now, v_a, v_b);
+    RETURN '0 ' || v_now || ' ' || v_a || ' ' || v_b;
   END IF;
-  v_state := v_next::text;
   IF {{unusual v_next}} THEN
-    IF {{beyond v_next}} THEN
-      RETURN '2';
-    END IF;
-    v_state := {{number v_next}};
+    RETURN '2';
   END IF;
+-- state
+v_next
 -- until
 v_now + greatest(1, ceil(v_next - v_now))

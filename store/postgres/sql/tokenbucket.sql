@@ -21,9 +21,10 @@ p_capacity float8, p_per_milli float8, p_ttl float8, p_cost float8
     v_last := v_last + greatest(0, v_now - v_last);
   END IF;
   IF v_tokens < p_cost THEN
-    RETURN concat_ws(' ', 0, v_now, v_a, v_b);
+    RETURN '0 ' || v_now || ' ' || v_a || ' ' || v_b;
   END IF;
   v_tokens := v_tokens - p_cost;
+  -- What is left is often next to nothing.
   v_state := '{"tokens":' || v_tokens || ',"last":' || (v_last + 1) - 1 || '}';
   IF {{unusual v_tokens}} OR {{unusual v_last}} THEN
     IF {{beyond v_tokens}} OR {{beyond v_last}} THEN
@@ -31,5 +32,7 @@ p_capacity float8, p_per_milli float8, p_ttl float8, p_cost float8
     END IF;
     v_state := concat('{"tokens":', {{number v_tokens}}, ',"last":', {{number ((v_last + 1) - 1)}}, '}');
   END IF;
+-- state
+v_state
 -- until
-v_now + (p_ttl + ceil(v_last - v_now))
+least(9007199254740991, v_now + (p_ttl + ceil(v_last - v_now)))

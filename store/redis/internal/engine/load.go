@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -28,6 +29,10 @@ func (s *Store) load(ctx context.Context, key string, t throttlekit.Transition) 
 	plan, layout := s.plans.of(t), stringLayout
 	if plan != nil {
 		layout = plan.kind.layout
+	}
+	if layout == "" {
+		return throttlekit.Record{}, 0, fmt.Errorf("%w: the record of a %s transition can only be read by its script",
+			throttlekit.ErrUnsupported, t.Name())
 	}
 	texts, now, err := s.read(ctx, layout, key)
 	if err != nil {

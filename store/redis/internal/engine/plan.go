@@ -3,7 +3,9 @@ package engine
 import (
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +18,7 @@ type plan struct {
 	kind       *kind
 	parameters []string
 	least      string
-	// unit is ARGV of the most usual call: the server's clock and a cost of 1.
+	// unit is ARGV of the most usual call, the server's clock and a cost of 1, in plans that are kept.
 	unit []string
 	// pair names the fields of a hash that holds two numbers, in Redis and in JSON text.
 	pair []field
@@ -31,7 +33,7 @@ const serverClock = "0"
 
 // args is ARGV of the strategy's script. The slice must not be changed.
 func (p *plan) args(now string, cost float64) []string {
-	if cost == 1 && now == serverClock {
+	if cost == 1 && now == serverClock && p.unit != nil {
 		return p.unit
 	}
 	return p.build(now, number(cost))
@@ -113,15 +115,27 @@ const maxPlans = 4096
 // of is the plan of a transition, or nil if it has no script.
 func (p *plans) of(t throttlekit.Transition) *plan {
 	if !fromCore(t) {
-		return nil
+		return p.named(t)
 	}
 	if known, ok := p.known.Load(t); ok {
 		plan, _ := known.(*plan)
 		return plan
 	}
+	switch d := t.(type) { // what is made anew for each call is not remembered
+	case interface {
+		UpTo() (throttlekit.Rule, float64)
+	}:
+		rule, least := d.UpTo()
+		return p.derived(rule, func(k *kind) *kind { return k.upTo }, number(least))
+	case interface {
+		Refund() (throttlekit.Rule, int64)
+	}:
+		rule, resetAt := d.Refund()
+		return p.derived(rule, func(k *kind) *kind { return k.refund }, strconv.FormatInt(resetAt, 10))
+	}
 	plan := newPlan(t, p.least)
 	if plan == nil {
-		return nil
+		return p.named(t)
 	}
 	if p.count.Add(1) > maxPlans {
 		p.known.Clear()
@@ -129,6 +143,29 @@ func (p *plans) of(t throttlekit.Transition) *plan {
 	}
 	p.known.Store(t, plan)
 	return plan
+}
+
+// derived is the plan of what the core has made out of a rule: another script on the same layout.
+func (p *plans) derived(rule throttlekit.Rule, script func(*kind) *kind, parameter string) *plan {
+	of := p.of(rule)
+	if of == nil || script(of.kind) == nil {
+		return nil
+	}
+	parameters := append(slices.Clone(of.parameters), parameter)
+	return &plan{kind: script(of.kind), parameters: parameters, least: p.least, pair: of.pair, slots: of.slots}
+}
+
+// named is the plan of a transition that names its script and brings the parameters.
+func (p *plans) named(t throttlekit.Transition) *plan {
+	parameterized, ok := t.(throttlekit.Parameterized)
+	if !ok || !ours(t) {
+		return nil
+	}
+	kind, ok := named[t.Name()]
+	if !ok {
+		return nil
+	}
+	return &plan{kind: kind, parameters: parameterized.Parameters(), least: p.least}
 }
 
 var corePath = reflect.TypeFor[throttlekit.Decision]().PkgPath()
@@ -139,6 +176,15 @@ var corePath = reflect.TypeFor[throttlekit.Decision]().PkgPath()
 func fromCore(t throttlekit.Transition) bool {
 	typ := reflect.TypeOf(t)
 	return typ != nil && typ.Kind() == reflect.Pointer && typ.Elem().PkgPath() == corePath
+}
+
+// ours reports whether a transition is of a type that this project has declared, for the same reason.
+func ours(t throttlekit.Transition) bool {
+	typ := reflect.TypeOf(t)
+	if typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
+	}
+	return typ.PkgPath() == corePath || strings.HasPrefix(typ.PkgPath(), corePath+"/")
 }
 
 func newPlan(t throttlekit.Transition, least string) *plan {

@@ -6,6 +6,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -23,10 +24,12 @@ type Script struct {
 type kind struct {
 	*Script
 
-	id     string // its type in a script over several keys
+	id     string // its type in a script over several keys, or empty if it has none
 	layout layout
 	// cost is the place of the cost in ARGV, counted from 1; the parameters stand around it in their order.
 	cost int
+	// upTo and refund are the kinds of what the core makes out of a strategy, if it does.
+	upTo, refund *kind
 }
 
 // layout is the Redis type of a record.
@@ -49,58 +52,108 @@ type strategy struct {
 var (
 	gcra             = strategy{"gcra", "gcra", "period, limit, burst", nil}
 	tokenBucket      = strategy{"token_bucket", "tokenbucket", "capacity, refill", []string{"helpers"}}
-	fixedWindow      = strategy{"fixed_window", "fixedwindow", "limit, width", []string{"helpers", "window"}}
+	fixedWindow      = strategy{"fixed_window", "fixedwindow", "limit, width", []string{"helpers", "current", "window"}}
 	slidingWindow    = strategy{"sliding_window", "slidingwindow", "span, limit, buckets", []string{"helpers"}}
 	slidingWindowLog = strategy{"sliding_window_log", "slidingwindowlog", "span, limit", []string{"helpers"}}
 	leakyBucket      = strategy{"leaky_bucket", "leakybucket", "rate, longest", []string{"helpers"}}
-	quota            = strategy{"quota", "quota", "limit, mode, period, anchor, offset, week_start", []string{"helpers", "window", "month"}}
-	decidedHere      = strategy{"given", "given", "verdict, held, following, lasts", []string{"helpers"}}
+	quota            = strategy{
+		"quota", "quota", "limit, mode, period, anchor, offset, week_start", []string{"helpers", "current", "window", "month"},
+	}
+	decidedHere = strategy{"given", "given", "verdict, held, following, lasts", []string{"helpers"}}
+
+	federationLease  = strategy{"federation_lease", "federationlease", "limit, width", []string{"helpers", "budget"}}
+	federationReturn = strategy{"federation_return", "federationreturn", "limit, width, ended", []string{"helpers", "budget"}}
+	regionPool       = strategy{"region_pool", "regionpool", "limit, width, most, weight, ended, region_name", []string{"helpers"}}
 )
 
 // The places of the cost are those of the specification's §2 and §3.
 var (
-	kindGCRA             = &kind{gcra.alone(5), "1", stringLayout, 5}
-	kindTokenBucket      = &kind{tokenBucket.alone(4), "2", hashLayout, 4}
-	kindFixedWindow      = &kind{fixedWindow.alone(4), "3", hashLayout, 4}
-	kindSlidingWindow    = &kind{slidingWindow.alone(4), "4", hashLayout, 4}
-	kindSlidingWindowLog = &kind{slidingWindowLog.alone(4), "5", zsetLayout, 4}
-	kindLeakyBucket      = &kind{leakyBucket.alone(4), "6", stringLayout, 4}
-	kindQuota            = &kind{quota.alone(3), "7", hashLayout, 3}
+	kindGCRA             = &kind{gcra.alone(5), "1", stringLayout, 5, gcra.upTo(stringLayout), nil}
+	kindTokenBucket      = &kind{tokenBucket.alone(4), "2", hashLayout, 4, tokenBucket.upTo(hashLayout), nil}
+	kindFixedWindow      = &kind{fixedWindow.alone(4), "3", hashLayout, 4, fixedWindow.upTo(hashLayout), fixedWindow.refund()}
+	kindSlidingWindow    = &kind{slidingWindow.alone(4), "4", hashLayout, 4, slidingWindow.upTo(hashLayout), nil}
+	kindSlidingWindowLog = &kind{slidingWindowLog.alone(4), "5", zsetLayout, 4, slidingWindowLog.upTo(zsetLayout), nil}
+	kindLeakyBucket      = &kind{Script: leakyBucket.alone(4), id: "6", layout: stringLayout, cost: 4}
+	kindQuota            = &kind{quota.alone(3), "7", hashLayout, 3, quota.upTo(hashLayout), quota.refund()}
 
 	scriptTogether = together(gcra, tokenBucket, fixedWindow, slidingWindow, slidingWindowLog, leakyBucket, quota, decidedHere)
 	scriptLoad     = newScript("load", source("load"))
 	scriptSwap     = newScript("swap", source("swap"))
 )
 
+// named are the scripts of transitions that the core does not know, by the transition's name. Each has
+// a layout of its own, which nothing but scripts reads.
+var named = map[string]*kind{
+	"federationLease":  {Script: federationLease.alone(2), cost: 2},
+	"federationReturn": {Script: federationReturn.alone(2), cost: 2},
+	"regionPool":       {Script: regionPool.alone(2), cost: 2},
+}
+
 const (
 	results     = "allowed, ceiling, left, reset, wait"
 	noResults   = "local " + results + " = 0, 0, 0, 0, 0\n"
 	endFunction = "return " + results + "\nend\n"
+	endScript   = "return { " + results + " }\n"
 )
 
 // alone is the script of one strategy. ARGV is the time, then cost and parameters, then the shortest time to live.
 func (s strategy) alone(cost int) *Script {
-	names := strings.Split(s.parameters, ", ")
-	last := len(names) + 2
 	var b strings.Builder
-	b.WriteString(source("prelude"))
-	fmt.Fprintf(&b, "local least = (ARGV[%d] or 0) + 0\n", last+1)
+	s.begin(&b, cost)
 	b.WriteString(source(s.needs...))
-	fmt.Fprintf(&b, "local key, cost, write = KEYS[1], ARGV[%d] + 0, true\nlocal %s = ", cost, s.parameters)
-	separator := ""
-	for i := 2; i <= last; i++ {
-		if i != cost {
-			fmt.Fprintf(&b, "%sARGV[%d] + 0", separator, i)
-			separator = ", "
-		}
-	}
-	b.WriteString("\n" + noResults + source(s.file))
+	b.WriteString(noResults + source(s.file))
 	if s.name == leakyBucket.name { // it answers with a wait, not with a decision
 		b.WriteString("return { allowed, wait }\n")
 	} else {
-		b.WriteString("return { " + results + " }\n")
+		b.WriteString(endScript)
 	}
 	return newScript(s.name, b.String())
+}
+
+// begin reads ARGV. Parameters are numbers, but for those whose name ends in _name.
+func (s strategy) begin(b *strings.Builder, cost int) {
+	b.WriteString(source("prelude"))
+	last := strings.Count(s.parameters, ", ") + 3
+	fmt.Fprintf(b, "local least = (ARGV[%d] or 0) + 0\n", last+1)
+	fmt.Fprintf(b, "local key, cost, write = KEYS[1], ARGV[%d] + 0, true\nlocal %s = ", cost, s.parameters)
+	i := 2
+	values := make([]string, 0, last)
+	for name := range strings.SplitSeq(s.parameters, ", ") {
+		if i == cost {
+			i++
+		}
+		value := fmt.Sprintf("ARGV[%d]", i)
+		if !strings.HasSuffix(name, "_name") {
+			value += " + 0"
+		}
+		values = append(values, value)
+		i++
+	}
+	b.WriteString(strings.Join(values, ", ") + "\n")
+}
+
+// upTo is the script that charges as much of the cost as fits: the strategy as a function, which it
+// calls with up to three costs. The least to charge stands behind the strategy's parameters.
+func (s strategy) upTo(layout layout) *kind {
+	const cost = 2
+	var b strings.Builder
+	with := s
+	with.parameters += ", smallest"
+	with.begin(&b, cost)
+	b.WriteString(source(append([]string{"helpers"}, s.needs[min(1, len(s.needs)):]...)...))
+	b.WriteString("local function decide(cost)\n" + noResults + source(s.file) + endFunction)
+	b.WriteString(source("upto") + endScript)
+	return &kind{Script: newScript("up_to_"+s.name, b.String()), layout: layout, cost: cost}
+}
+
+// refund is the script that gives units back: the strategy with another function in place of the
+// check of a window. The window's end stands behind the strategy's parameters.
+func (s strategy) refund() *kind {
+	const cost = 2
+	s.name, s.parameters = "refund_"+s.name, s.parameters+", ended"
+	s.needs = slices.Clone(s.needs)
+	s.needs[slices.Index(s.needs, "window")] = "refund"
+	return &kind{Script: s.alone(cost), layout: hashLayout, cost: cost}
 }
 
 // together is the script over several keys.
@@ -108,7 +161,7 @@ func together(all ...strategy) *Script {
 	var b strings.Builder
 	b.WriteString(source("prelude"))
 	b.WriteString("local least = ARGV[#ARGV] + 0\n")
-	b.WriteString(source("helpers", "window", "month"))
+	b.WriteString(source("helpers", "current", "window", "month"))
 	for _, s := range all {
 		fmt.Fprintf(&b, "local function %s(key, cost, write, %s)\n", s.name, s.parameters)
 		b.WriteString(noResults + source(s.file) + endFunction)

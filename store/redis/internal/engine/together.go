@@ -51,8 +51,12 @@ func (s *Store) newAtomicBatch(ops []throttlekit.Op, commit throttlekit.Commit) 
 		}
 		seen[op.Key] = true
 		b.keys[i], b.plans[i] = s.prefix+op.Key, s.plans.of(op.Transition)
-		if b.plans[i] == nil {
+		switch {
+		case b.plans[i] == nil:
 			b.custom = append(b.custom, i)
+		case b.plans[i].kind.id == "":
+			return nil, fmt.Errorf("%w: a %s transition runs as a script of its own, which cannot be part of an atomic batch",
+				throttlekit.ErrUnsupported, op.Transition.Name())
 		}
 	}
 	return b, nil

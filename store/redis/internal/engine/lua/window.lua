@@ -1,11 +1,7 @@
--- HASH: s = start of the window, c = units counted in it, both %.17g. It serves fixed windows
--- and quotas. start is that of the window which contains now; finish tells where a window ends.
--- Windows only roll forward: a later window that the record has reached stays current.
+-- One check of a window. The layout is in current.lua; finish tells where a window ends.
 local function window(key, cost, write, limit, start, finish)
-  local held = call('HMGET', key, 's', 'c')
-  local begun, count = 0, 0
-  if held[1] and held[2] then begun, count = number(held[1]), number(held[2]) end
-  if count > 0 and begun >= start then start = begun else count = 0 end
+  local count
+  start, count = current(key, start)
   local reset = finish(start)
   local lasts = max(1, ceil(reset - now))
   local allowed, wait = 0, whole(lasts)

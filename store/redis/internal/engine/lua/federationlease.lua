@@ -1,0 +1,11 @@
+-- As much of the cost as the budget has. The layout is in budget.lua. Parameters: limit, width. left is what was
+-- granted; a grant of nothing writes nothing.
+local budget, finish, another = current(key, limit, width)
+local granted = max(0, min(cost, floor(budget)))
+if granted >= 1 then
+  allowed = 1
+  if another then call('UNLINK', key) end
+  call('HSET', key, 'budget', format('%.0f', budget - granted), 'expiresAt', format('%.0f', finish))
+  call('PEXPIRE', key, ttl(finish - now))
+end
+ceiling, left, reset, wait = whole(limit), whole(granted), whole(finish), whole(finish - now)
