@@ -26,7 +26,7 @@ type Series struct {
 }
 
 // Colours that people with the common kinds of colour blindness tell apart (P. Tol's bright scheme).
-var colours = []string{"#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777"}
+var colours = []string{"#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999", "#222222"}
 
 const (
 	width, height          = 460.0, 320.0
@@ -67,6 +67,14 @@ func Write(w io.Writer, title string, panels []Panel) error {
 	return err
 }
 
+// short is a number as an axis shows it.
+func short(v float64) string {
+	if v >= 10_000 {
+		return strconv.FormatFloat(v/1000, 'f', -1, 64) + "k"
+	}
+	return strconv.FormatFloat(v, 'f', -1, 64)
+}
+
 func text(b *strings.Builder, x, y float64, anchor, s string) {
 	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s" fill="%s">%s</text>`+"\n", x, y, anchor, ink, html.EscapeString(s))
 }
@@ -82,13 +90,13 @@ func (p Panel) draw(b *strings.Builder) {
 		v := top * float64(i) / steps
 		fmt.Fprintf(b, `<line x1="%g" x2="%g" y1="%.1f" y2="%.1f" stroke="%s" stroke-width="0.5"/>`+"\n",
 			left, width-right, y(v), y(v), faint)
-		text(b, left-6, y(v)+4, "end", strconv.FormatFloat(v, 'g', 3, 64))
+		text(b, left-6, y(v)+4, "end", short(v))
 	}
 	for i, tick := range p.Ticks {
 		text(b, x(i), height-below+16, "middle", strconv.FormatFloat(tick, 'g', -1, 64))
 	}
 	text(b, (left+width-right)/2, height-below+36, "middle", p.X)
-	fmt.Fprintf(b, `<text transform="translate(14 %g) rotate(-90)" text-anchor="middle" fill="%s">%s</text>`+"\n",
+	fmt.Fprintf(b, `<text transform="translate(12 %g) rotate(-90)" text-anchor="middle" fill="%s">%s</text>`+"\n",
 		(above+height-below)/2, ink, html.EscapeString(p.Y))
 	for i, s := range p.Series {
 		p.line(b, s, colours[i%len(colours)], x, y)
@@ -125,7 +133,7 @@ func (p Panel) top() float64 {
 		return 1
 	}
 	unit := math.Pow(10, math.Floor(math.Log10(most)))
-	for _, m := range []float64{1, 2, 4, 5, 10} {
+	for _, m := range []float64{1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10} {
 		if unit*m >= most {
 			return unit * m
 		}

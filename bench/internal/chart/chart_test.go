@@ -40,7 +40,7 @@ func TestChartsAreWellFormed(t *testing.T) {
 
 func TestTopIsRound(t *testing.T) {
 	t.Parallel()
-	for most, want := range map[float64]float64{0: 1, 0.7: 1, 1: 1, 3: 4, 45: 50, 99: 100, 1800: 2000} {
+	for most, want := range map[float64]float64{0: 1, 0.7: 0.8, 1: 1, 3: 3.2, 45: 60, 99: 100, 1800: 2000} {
 		if got := (Panel{Series: []Series{{Values: []float64{most, math.NaN()}}}}).top(); got != want {
 			t.Errorf("top for %v is %v, want %v", most, got, want)
 		}
