@@ -46,6 +46,9 @@ type FederatedConfig struct {
 	// ProbeInterval is how often RegionalOnly asks a coordinator that does not answer; at
 	// least a millisecond. Defaults to 5 seconds.
 	ProbeInterval time.Duration
+	// Told is called each time that the coordinator does not answer, with its error, which
+	// no caller sees. It must return quickly. Defaults to silence.
+	Told func(err error)
 	// ReturnIdleAfter gives the units of keys back that nobody has asked for during this
 	// time; with a Regional store they are dropped. Defaults to never.
 	ReturnIdleAfter time.Duration
@@ -209,6 +212,9 @@ func (f *Federated) failed(err error) (Grant, error) {
 		return Grant{}, err
 	}
 	f.outages.Add(1)
+	if f.config.Told != nil {
+		f.config.Told(err)
+	}
 	if f.config.OnOutage == RegionalOnly {
 		f.probeAt.Store(f.now() + f.config.ProbeInterval.Milliseconds())
 	}

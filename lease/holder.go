@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -83,13 +84,15 @@ const refillPause = 100 * time.Millisecond
 // concurrent use. It starts a goroutine for each request to the source, which ends with it.
 type Holder struct {
 	config HolderConfig
+	till   atomic.Pointer[till] // written with the lock held
+	_      [40]byte             // what every request writes stands on lines of its own, apart from what it reads
 
 	mu       sync.Mutex
-	spender  Spender
+	lastUse  int64
 	flight   *flight // the request to the source that is under way
 	resetAt  int64   // of the latest grant
 	quietTil int64   // no refill ahead of need before this time
-	lastUse  int64
+	spender  Spender
 	closed   bool
 	window   demand
 	work     sync.WaitGroup
@@ -155,10 +158,20 @@ func (h *Holder) CheckN(ctx context.Context, cost float64) (throttlekit.Decision
 		return throttlekit.Decision{}, err
 	}
 	now := h.now()
+	if d, ok := h.take(now, cost); ok {
+		return d, nil
+	}
+	return h.gather(ctx, now, cost)
+}
+
+// gather takes the cost from all that is held, and asks the source as long as that is short.
+func (h *Holder) gather(ctx context.Context, now int64, cost float64) (throttlekit.Decision, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for {
+		h.settle()
 		if d, ok := h.spend(ctx, now, cost); ok {
+			h.stock(cost)
 			return d, nil
 		}
 		if h.closed {
@@ -184,6 +197,7 @@ func (h *Holder) CheckN(ctx context.Context, cost float64) (throttlekit.Decision
 		case f.err != nil && !f.ahead:
 			return throttlekit.Decision{}, f.err
 		case f.refused && (mine || !f.ahead && cost >= float64(f.least)):
+			h.settle()
 			if d, ok := h.spend(ctx, now, cost); ok {
 				return d, nil
 			}
@@ -266,6 +280,7 @@ func (h *Holder) launch(ctx context.Context, f *flight) *flight {
 func (h *Holder) land(f *flight, g Grant, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.settle()
 	h.flight = nil
 	switch {
 	case err != nil:
@@ -312,6 +327,7 @@ func (h *Holder) Held() float64 {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.settle()
 	return h.spender.Credits(now)
 }
 
@@ -319,6 +335,7 @@ func (h *Holder) Held() float64 {
 func (h *Holder) used() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.settle()
 	return h.lastUse
 }
 
@@ -333,6 +350,7 @@ func (h *Holder) gone() bool {
 func (h *Holder) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.settle()
 	h.closed = true
 	h.spender.Reset()
 }
@@ -341,6 +359,7 @@ func (h *Holder) forget() {
 func (h *Holder) idle(now int64, period time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.settle()
 	return h.flight == nil && now-h.lastUse > period.Milliseconds()
 }
 
@@ -348,6 +367,7 @@ func (h *Holder) idle(now int64, period time.Duration) bool {
 // under way. Requests that come later are answered with ErrClosed of package throttlekit.
 func (h *Holder) Close(ctx context.Context) error {
 	h.mu.Lock()
+	h.settle()
 	h.closed = true
 	h.mu.Unlock()
 	h.work.Wait()
