@@ -36,6 +36,14 @@ func (s *Service) standIn(ctx context.Context, h *held, err error, n int) (throt
 	return d, nil
 }
 
+// tellOutage logs an outage that the policy bears by itself.
+func (s *Service) tellOutage(h *held, err error) {
+	if suppressed, pass := h.outages.pass(s.now().Sub(s.born)); pass {
+		s.logger.LogAttrs(context.Background(), slog.LevelWarn, "the store does not answer; the policy denies what it does not hold",
+			slog.String("policy", h.info.Name), slog.Int64("suppressed", suppressed), slog.Any("error", err))
+	}
+}
+
 // outage reports whether err is the store's fault. A wrong request must never be let
 // through by a fail mode, nor counted against the store. A caller who has left gets his
 // own error; one whose deadline passed while the store was silent is answered.

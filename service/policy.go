@@ -4,10 +4,11 @@ import (
 	"context"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/lease"
 )
 
 // Policy is a named rule that a service answers for. What it can do it says by also
-// being a Checker, BatchChecker, Peeker or Forecaster.
+// being a Checker, BatchChecker, Peeker, Forecaster or Reserver.
 type Policy interface {
 	// Info describes the policy. It does not change.
 	Info() Info
@@ -40,6 +41,14 @@ const (
 	FailClosed FailMode = "closed"
 )
 
+// Steadfast is a policy that answers by itself while its store does not, so that the fail
+// mode never hears of it. The service logs what it is told, at most once in ten seconds.
+type Steadfast interface {
+	// TellOutages has f told each time that the store does not answer. It is called once,
+	// before the first request; f may be called by many goroutines at once.
+	TellOutages(f func(err error))
+}
+
 // Checker decides on one request.
 type Checker interface {
 	Check(ctx context.Context, key string, cost float64) (throttlekit.Decision, error)
@@ -58,4 +67,14 @@ type Peeker interface {
 // Forecaster says what a key could spend and when it gets more, charging nothing.
 type Forecaster interface {
 	Forecast(ctx context.Context, key string, cost float64) (throttlekit.Forecast, error)
+}
+
+// Grant is what a [Reserver] lends.
+type Grant = lease.Grant
+
+// Reserver lends units of a budget, which their holder then spends without asking again.
+type Reserver interface {
+	// Reserve takes up to wants units, at least 1, out of the budget of a domain. A budget
+	// with nothing left lends 0 units, with the denial that a check would get.
+	Reserve(ctx context.Context, domain string, wants int64) (Grant, error)
 }

@@ -64,6 +64,7 @@ type held struct {
 	batch      BatchChecker
 	peeker     Peeker
 	forecaster Forecaster
+	reserver   Reserver
 	outages    gate
 }
 
@@ -119,6 +120,7 @@ func (s *Service) hold(i int, p Policy, fallback FailMode) error {
 	h.batch, _ = p.(BatchChecker)
 	h.peeker, _ = p.(Peeker)
 	h.forecaster, _ = p.(Forecaster)
+	h.reserver, _ = p.(Reserver)
 
 	name := h.info.Name
 	wrong := []error{validMode(field+".failMode", h.info.FailMode, true)}
@@ -130,6 +132,9 @@ func (s *Service) hold(i int, p Policy, fallback FailMode) error {
 	}
 	if err := errors.Join(wrong...); err != nil {
 		return err
+	}
+	if p, ok := p.(Steadfast); ok {
+		p.TellOutages(func(err error) { s.tellOutage(h, err) })
 	}
 	s.held[name] = h
 	s.infos = append(s.infos, h.info)

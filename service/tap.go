@@ -16,14 +16,18 @@ type Tap interface {
 	Decided(e Event)
 }
 
-// Event is one decision. A CheckMany makes one for each key.
+// Event is one decision. A CheckMany makes one for each key, and a Reserve one for its domain.
 type Event struct {
 	// Policy describes the policy that decided.
 	Policy Info
 	// Key is the key as the caller gave it.
 	Key string
-	// Cost is what was asked for.
+	// Cost is what was asked for, or of a lease that was granted, what it lends.
 	Cost float64
+	// Lease says that Cost units were lent to a holder, who spends them without further
+	// events; if the decision denies, that as many were wanted and none was left. The
+	// decision of a lease that was granted has in Remaining what the holder may spend.
+	Lease bool
 	// Decision is the answer.
 	Decision throttlekit.Decision
 	// FailMode is the fail mode that decided because the store could not, or empty.

@@ -29,6 +29,30 @@
 //
 // Every policy may have prefix and failMode.
 //
+// # Fair escrows
+//
+// Instead of a strategy, a policy may divide one limit among its keys, which are tenants:
+//
+//	fairEscrow           limit, window (window or windowMs); weights = 1 each,
+//	                     maxKeys = 100000; quantum, to share the limit through the
+//	                     store, and then key and prefix = tk:wfe
+//	federatedFairEscrow  the same without quantum; region, key, prefix = tk:rfp
+//
+// Key is the policy's name by default. Both also take costRoom, costRoomMaxKeys,
+// costRoomRingSize and unit, which have no effect yet. Such a policy only checks, and
+// has no prefix outside its block.
+//
+// # Leases
+//
+// A block beside the strategy spends it in leases; a policy has at most one such block.
+//
+//	twoTier    mode = leased (cached-deny, strict), maxKeys = 65536; and for leased
+//	           batch, lowWater = 0, windowCoupled = false, expireAfter or expireAfterMs,
+//	           returnIdleAfter or returnIdleAfterMs,
+//	           adaptive: minSize = 1, maxSize = 1000000, orderCost = 1, strandPenalty = 1
+//	federated  batch = 16, lowWater = 0, prefix = tk:fed, region, maxKeys = 65536,
+//	           returnIdleAfter or returnIdleAfterMs; needs [Env.Store]
+//
 // # What a file may say
 //
 // A period is a number of milliseconds; a number with one of the units ms, s, m, h, d; or

@@ -24,9 +24,13 @@ type Env struct {
 	// MaxKeys bounds the records of each private in-memory store, which refuses new keys
 	// when all of them are live; then the fail mode answers. Zero means no bound.
 	MaxKeys int
-	// Clock drives the private in-memory stores. Defaults to the system clock. A shared
-	// store has its own.
+	// Clock drives the private in-memory stores, and tells for how long leases have lasted.
+	// Defaults to the system clock, and for leases to a monotonic one. A shared store has
+	// its own.
 	Clock throttlekit.Clock
+	// Region names the place where the program runs, for policies that share a budget
+	// among regions and do not name one themselves. Defaults to "default".
+	Region string
 }
 
 // Parse reads a policy file, YAML or JSON, whose name is for messages only. The error is
@@ -101,10 +105,11 @@ func closeAll(policies []service.Policy) error {
 	return errors.Join(wrong...)
 }
 
-// Warnings are what a file allows and hardly means. There is one as yet: policies that
-// keep their keys under one prefix of a shared store, with different strategies. A key
-// that two of them see has one record, which only one of them can read. Policies with
-// equal strategies may share a prefix on purpose, to share their counts.
+// Warnings are what a file allows and hardly means: policies that keep their keys under one
+// prefix of a shared store, with different strategies. A key that two of them see has one
+// record, which only one of them can read. Policies with equal strategies may share a
+// prefix on purpose, to share their counts; that they do is a warning only if the prefix is
+// one that nobody gave.
 func (f *File) Warnings() []Problem {
 	out := &report{file: f.name}
 	first := make(map[string]*spec)
@@ -113,9 +118,16 @@ func (f *File) Warnings() []Problem {
 			continue
 		}
 		other, taken := first[s.prefix]
-		if !taken {
+		switch {
+		case !taken:
 			first[s.prefix] = s
-		} else if other.rule.Strategy() != s.rule.Strategy() {
+		case s.common || other.common:
+			out.add(s.at, Problem{
+				Path: s.path,
+				Rule: fmt.Sprintf("shares the prefix %s with %s, and so each key's budget", quote(s.prefix), other.path),
+				Hint: "give each its own prefix in federated",
+			})
+		case other.rule.Strategy() != s.rule.Strategy():
 			out.add(s.at, Problem{
 				Path: s.path,
 				Rule: fmt.Sprintf("shares the prefix %s with %s, but not its strategy", quote(s.prefix), other.path),

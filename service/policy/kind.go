@@ -23,12 +23,12 @@ type kind struct {
 var kinds = []kind{
 	{name: "tokenBudget"},
 	{name: "fleetBudget"},
-	{name: "fairEscrow"},
-	{name: "federatedFairEscrow"},
+	{name: "fairEscrow", read: readFairEscrow},
+	{name: "federatedFairEscrow", read: readFederatedFairEscrow},
 	{name: "concurrency", rated: true},
 	{name: "distributedConcurrency", rated: true},
-	{name: "twoTier", rated: true},
-	{name: "federated", rated: true},
+	{name: "twoTier", rated: true, read: readTwoTier},
+	{name: "federated", rated: true, read: readFederated},
 }
 
 // unsupported is the rule that a block breaks for which there is no code yet.
@@ -55,7 +55,8 @@ type spec struct {
 	at     position         // of the name
 	path   string           // limiters.<name>
 	prefix string           // of its keys on a shared store
-	rule   throttlekit.Rule // nil if the policy has no strategy
+	rule   throttlekit.Rule // that the keys under prefix are charged by, nil if there are none
+	common bool             // the prefix is one that policies have without saying so
 	make   maker
 }
 

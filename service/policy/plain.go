@@ -33,22 +33,27 @@ func readPlain(p *draft) {
 }
 
 func makePlain(s *spec, env Env) (service.Policy, error) {
-	p := &plain{info: s.info}
-	opts := []throttlekit.Option{throttlekit.WithStore(env.Store), throttlekit.WithPrefix(s.prefix)}
-	if env.Store == nil {
-		// A private store has no other policy's keys in it, so they need no prefix, and the
-		// hot path needs no string built.
-		own, err := throttlekit.NewMemoryStore(throttlekit.MemoryConfig{Clock: env.Clock, MaxKeys: env.MaxKeys})
-		if err != nil {
-			return nil, err
-		}
-		p.own, opts = own, []throttlekit.Option{throttlekit.WithStore(own)}
+	store, prefix, own, err := s.store(env)
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if p.limiter, err = throttlekit.NewLimiter(s.rule.Strategy(), opts...); err != nil {
+	p := &plain{info: s.info, own: own}
+	p.limiter, err = throttlekit.NewLimiter(s.rule.Strategy(), throttlekit.WithStore(store), throttlekit.WithPrefix(prefix))
+	if err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// store is the shared store with the prefix of the policy's keys there, or one of the
+// policy's own. That has no other policy's keys in it, so they need no prefix, and the hot
+// path needs no string built.
+func (s *spec) store(env Env) (store throttlekit.Store, prefix string, own *throttlekit.MemoryStore, err error) {
+	if env.Store != nil {
+		return env.Store, s.prefix, nil, nil
+	}
+	own, err = throttlekit.NewMemoryStore(throttlekit.MemoryConfig{Clock: env.Clock, MaxKeys: env.MaxKeys})
+	return own, "", own, err
 }
 
 // Info implements [service.Policy].

@@ -118,6 +118,37 @@ func (s *scope) integer(field string, lo, hi int64) (i int64, ok bool) {
 	return int64(x), true
 }
 
+// boolean reads a truth value.
+func (s *scope) boolean(field string) (value, ok bool) {
+	n := s.get(field)
+	if n == nil {
+		return false, false
+	}
+	if n.kind != boolNode {
+		s.fail(field, n, "must be true or false", "")
+		return false, false
+	}
+	return strings.EqualFold(n.text, "true"), true
+}
+
+// block is the scope of a mapping in this one, nil if it is no mapping. Unlike a field, a
+// block that is null is there.
+func (s *scope) block(field string) *scope {
+	e := s.find(field)
+	if e == nil {
+		return nil
+	}
+	if e.value.kind != mapNode {
+		hint := ""
+		if e.value.kind == nullNode {
+			hint = "write {} for the defaults"
+		}
+		s.fail(field, e.value, "must be a mapping", hint)
+		return nil
+	}
+	return newScope(s.out, join(s.path, field), e.pos, e.value)
+}
+
 // word reads a string that names things: short, and of characters that can be shown.
 func (s *scope) word(field string) (text string, ok bool) {
 	n := s.get(field)
@@ -192,7 +223,7 @@ func (s *scope) millis(field string) (d time.Duration, ok bool) {
 	}
 	const rule = "must be a number of milliseconds"
 	if _, broken := parseDuration(n.text); n.kind == stringNode && broken == "" && !decimal.MatchString(n.text) {
-		s.fail(field, n, rule, "give a duration with a unit as period")
+		s.fail(field, n, rule, "give a duration with a unit as "+s.unitField(field))
 		return 0, false
 	}
 	x, ok := s.numberOf(field, n, rule)
@@ -204,6 +235,14 @@ func (s *scope) millis(field string) (d time.Duration, ok bool) {
 		s.fail(field, n, broken, "")
 	}
 	return d, broken == ""
+}
+
+// unitField is the field for durations with a unit beside one for milliseconds.
+func (s *scope) unitField(field string) string {
+	if slices.Contains(s.asked, "period") {
+		return "period"
+	}
+	return strings.TrimSuffix(field, "Ms")
 }
 
 // judge puts a strategy before the core, which owns the rules about its numbers, and
@@ -241,6 +280,24 @@ func (s *scope) judge(strategy throttlekit.Strategy, spelled map[string]string) 
 		}
 	}
 	return nil, false
+}
+
+// place reports what the core, or an axis, refuses about fields of this mapping.
+func (s *scope) place(err error, spelled map[string]string) {
+	if err == nil {
+		return
+	}
+	broken := invalids(err)
+	for _, invalid := range broken {
+		field := invalid.Field
+		if as := spelled[field]; as != "" {
+			field = as
+		}
+		s.require(field, invalid.Rule)
+	}
+	if len(broken) == 0 && len(s.wrong) == 0 {
+		s.out.add(s.name, Problem{Path: s.path, Rule: "must be valid: " + err.Error()})
+	}
 }
 
 // invalids are the broken rules in an error of the core.

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -74,16 +75,17 @@ func (s *scope) needed(field string) float64 {
 	return x
 }
 
-// window reads the width of a window from the first of fields that is there, and
-// returns which one that is. Several may be there if they say the same: the reference
-// takes the first and ignores the others, which hides a mistake.
+// window reads a duration, such as the width of a window, from the first of fields that is
+// there, and returns which one that is; fields that end in Ms are numbers of milliseconds.
+// Several may be there if they say the same: the reference takes the first and ignores the
+// others, which hides a mistake.
 func (s *scope) window(required bool, fields ...string) (width time.Duration, from string) {
 	for _, field := range fields {
 		if s.get(field) == nil {
 			continue
 		}
 		read := s.millis
-		if field == "period" {
+		if !strings.HasSuffix(field, "Ms") {
 			read = s.duration
 		}
 		d, ok := read(field)
