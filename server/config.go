@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -32,6 +33,9 @@ type Config struct {
 	HTTPAddr string
 	// TLS protects both doors. Without it they speak plaintext.
 	TLS TLS
+	// FleetSecret is what callers of Fleet.Reserve must present. Without it only callers on this machine are served, those
+	// of a reverse proxy here included. It is printable ASCII text without spaces around it.
+	FleetSecret string
 	// AllowInsecure permits plaintext on addresses other than loopback: whoever is on the path reads and changes keys and
 	// decisions. The server logs a warning for each such door.
 	AllowInsecure bool
@@ -78,6 +82,12 @@ func (c Config) settle() (settled, error) {
 	if c.DrainTimeout < 0 {
 		errs = append(errs, &throttlekit.InvalidError{Field: "DrainTimeout", Value: c.DrainTimeout, Rule: "must not be negative"})
 	}
+	if !presentable(c.FleetSecret) {
+		errs = append(errs, &throttlekit.InvalidError{
+			Field: "FleetSecret", Value: "(not shown)",
+			Rule: "must be printable ASCII text without spaces around it, or no caller could present it",
+		})
+	}
 	tlsConfig, err := c.TLS.load()
 	if err != nil {
 		errs = append(errs, err)
@@ -89,6 +99,11 @@ func (c Config) settle() (settled, error) {
 		errs = append(errs, checkAddr("HTTPAddr", c.HTTPAddr, mayLeaveLoopback))
 	}
 	return settled{Config: c, tls: tlsConfig}, errors.Join(errs...)
+}
+
+// presentable reports whether a secret arrives in a header as it was sent.
+func presentable(secret string) bool {
+	return strings.Trim(secret, " ") == secret && strings.IndexFunc(secret, func(c rune) bool { return c < ' ' || c > '~' }) < 0
 }
 
 // checkAddr requires "host:port", and a loopback host unless more is allowed.

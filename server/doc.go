@@ -15,6 +15,12 @@
 // a key that is not UTF-8 is understood, on both doors. JSON can only carry text. A message is at most 4 MiB, or the
 // answer is RESOURCE_EXHAUSTED.
 //
+// # Fleet
+//
+// A service with federated policies has a second door beside RateLimiter, Fleet.Reserve, which lends parts of their
+// budgets. With a [Config.FleetSecret] every caller presents it, in x-fleet-secret or as a bearer token in authorization;
+// without one, callers on loopback are served. How long a lease lasts is told by the clock of the store.
+//
 // # Errors
 //
 // A denial is an answer. Errors of the service carry one of these codes, and a google.rpc.ErrorInfo of the domain
@@ -25,6 +31,7 @@
 //	UNIMPLEMENTED      UNSUPPORTED         the policy, or this server, cannot do that
 //	UNAVAILABLE        STORE_UNAVAILABLE   the store failed, and no fail mode answers this method: Peek and Forecast
 //	UNAVAILABLE        CLOSED              the service is closed
+//	UNAUTHENTICATED    –                   Fleet only: no secret or a wrong one, or a caller who is not on loopback
 //	DEADLINE_EXCEEDED  –                   the caller's time ran out
 //	CANCELLED          –                   the caller went away
 //	INTERNAL           –                   anything else; the log says more

@@ -18,7 +18,7 @@ import (
 // errorDomain goes with every reason, so that a client does not take another system's for ours.
 const errorDomain = "throttlekit.v1"
 
-// reasons maps the errors of the service to the wire. Package client holds the inverse.
+// reasons maps the errors of the service, and of the doors, to the wire. Package client holds the inverse.
 var reasons = []struct {
 	err    error
 	code   codes.Code
@@ -31,6 +31,7 @@ var reasons = []struct {
 	// something that passes.
 	{throttlekit.ErrStoreUnavailable, codes.Unavailable, "STORE_UNAVAILABLE"},
 	{throttlekit.ErrClosed, codes.Unavailable, "CLOSED"},
+	{errUnauthenticated, codes.Unauthenticated, ""},
 }
 
 // failure is an error as both doors tell it.

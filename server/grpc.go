@@ -30,7 +30,7 @@ const (
 )
 
 // newGRPC assembles the gRPC door.
-func newGRPC(limiter *rateLimiter, health *health, tlsConfig *tls.Config, log *slog.Logger) *grpc.Server {
+func newGRPC(limiter *rateLimiter, fleet *fleet, health *health, tlsConfig *tls.Config, log *slog.Logger) *grpc.Server {
 	g := &grpcDoor{log: log}
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newGRPCCodec()),
@@ -48,7 +48,11 @@ func newGRPC(limiter *rateLimiter, health *health, tlsConfig *tls.Config, log *s
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
 	s := grpc.NewServer(options...)
-	s.RegisterService(g.guarded(&throttlekitv1.RateLimiter_ServiceDesc), limiter)
+	everybody := func(context.Context) error { return nil }
+	s.RegisterService(g.guarded(&throttlekitv1.RateLimiter_ServiceDesc, everybody), limiter)
+	if fleet != nil {
+		s.RegisterService(g.guarded(&throttlekitv1.Fleet_ServiceDesc, fleet.admitGRPC), fleet)
+	}
 	healthpb.RegisterHealthServer(s, health) // has no errors of the service to map, and nothing that could panic
 	return s
 }
@@ -56,21 +60,24 @@ func newGRPC(limiter *rateLimiter, health *health, tlsConfig *tls.Config, log *s
 // grpcDoor is what stands between grpc-go and the generated handlers.
 type grpcDoor struct{ log *slog.Logger }
 
-// guarded is desc with every unary method behind guard. An interceptor could not do the same: it runs only after the
-// request was decoded, and grpc-go spends allocations on one that are not needed here.
-func (g *grpcDoor) guarded(desc *grpc.ServiceDesc) *grpc.ServiceDesc {
+// guarded is desc with every unary method behind guard, for whom admit lets in. An interceptor could not do the same: it
+// runs only after the request was decoded, and grpc-go spends allocations on one that are not needed here.
+func (g *grpcDoor) guarded(desc *grpc.ServiceDesc, admit func(context.Context) error) *grpc.ServiceDesc {
 	d := *desc
 	d.Methods = make([]grpc.MethodDesc, len(desc.Methods))
 	for i, m := range desc.Methods {
-		d.Methods[i] = grpc.MethodDesc{MethodName: m.MethodName, Handler: g.guard(m.MethodName, m.Handler)}
+		d.Methods[i] = grpc.MethodDesc{MethodName: m.MethodName, Handler: g.guard(m.MethodName, admit, m.Handler)}
 	}
 	return &d
 }
 
-// guard maps the errors of one method, and those of decoding its request.
-func (g *grpcDoor) guard(method string, handle grpc.MethodHandler) grpc.MethodHandler {
+// guard maps the errors of one method, and those of decoding its request, which it does for whom admit lets in.
+func (g *grpcDoor) guard(method string, admit func(context.Context) error, handle grpc.MethodHandler) grpc.MethodHandler {
 	return func(srv any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (reply any, err error) {
 		defer g.recover(ctx, method, &err)
+		if err := admit(ctx); err != nil {
+			return nil, explain(ctx, err).grpc()
+		}
 		var e envelope
 		reply, err = handle(srv, ctx, func(message any) error {
 			e.message = message

@@ -8,8 +8,6 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-
-	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
 )
 
 // health answers grpc.health.v1.Health and knows whether the server is draining. grpc-go's own health server would do
@@ -22,10 +20,11 @@ type health struct {
 	drain    func()
 }
 
-func newHealth() *health {
+// newHealth answers for the server as a whole and for these services.
+func newHealth(services ...string) *health {
 	draining := make(chan struct{})
 	return &health{
-		known:    []string{"", throttlekitv1.RateLimiter_ServiceDesc.ServiceName},
+		known:    append([]string{""}, services...),
 		draining: draining,
 		drain:    sync.OnceFunc(func() { close(draining) }),
 	}

@@ -17,9 +17,9 @@ import (
 )
 
 // newHTTP assembles the HTTP door. Its listener adds TLS.
-func newHTTP(limiter *rateLimiter, health *health, log *slog.Logger) *http.Server {
+func newHTTP(limiter *rateLimiter, fleet *fleet, health *health, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           newHTTPHandler(limiter, health, log),
+		Handler:           newHTTPHandler(limiter, fleet, health, log),
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: 5 * time.Second,
 		// Every method is unary and small, so a whole exchange fits.
@@ -29,9 +29,12 @@ func newHTTP(limiter *rateLimiter, health *health, log *slog.Logger) *http.Serve
 	}
 }
 
-func newHTTPHandler(limiter *rateLimiter, health *health, log *slog.Logger) http.Handler {
-	server := connect.NewServer(guardConnect(log))
+func newHTTPHandler(limiter *rateLimiter, fleet *fleet, health *health, log *slog.Logger) http.Handler {
+	server := connect.NewServer(guardConnect(fleet, log))
 	throttlekitv1connect.RegisterRateLimiterHandler(server, limiter)
+	if fleet != nil {
+		throttlekitv1connect.RegisterFleetHandler(server, fleet)
+	}
 
 	jsonCodec := connectproto.NewJSONCodec()
 	// protojson leaves fields with a zero value out, and then a denial shows no "allowed" and an empty limit no
@@ -92,8 +95,8 @@ func writeError(w http.ResponseWriter, httpStatus int, code connect.Code, messag
 	}
 }
 
-// guardConnect maps the errors of every method and turns panics into INTERNAL, where net/http would hang up.
-func guardConnect(log *slog.Logger) connect.ServerInterceptor {
+// guardConnect maps the errors of every method, keeps strangers from Fleet, and turns panics into INTERNAL, where net/http would hang up.
+func guardConnect(fleet *fleet, log *slog.Logger) connect.ServerInterceptor {
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) (err error) {
 			defer func() {
@@ -102,7 +105,9 @@ func guardConnect(log *slog.Logger) connect.ServerInterceptor {
 					err = panicked.connect()
 				}
 			}()
-			err = next(ctx, spec, stream)
+			if err = fleet.admitConnect(ctx, spec); err == nil {
+				err = next(ctx, spec, stream)
+			}
 			if err == nil {
 				return nil
 			}

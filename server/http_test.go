@@ -80,7 +80,7 @@ func TestHTTPByHand(t *testing.T) {
 func TestHTTPHealthWhileDraining(t *testing.T) {
 	t.Parallel()
 	health := newHealth()
-	handler := newHTTPHandler(&rateLimiter{svc: policies(t)}, health, discard)
+	handler := newHTTPHandler(&rateLimiter{svc: policies(t)}, nil, health, discard)
 	for _, want := range []struct {
 		status int
 		body   string

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/throttlekit/throttlekit-go"
+	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
 )
 
 var (
@@ -53,14 +54,21 @@ func New(svc Service, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{log: c.Logger, drainTimeout: c.DrainTimeout, health: newHealth()}
-	limiter := &rateLimiter{svc: svc}
+	limiter, fleet := &rateLimiter{svc: svc}, newFleet(svc, c.FleetSecret)
+	services := []string{throttlekitv1.RateLimiter_ServiceDesc.ServiceName}
+	if fleet != nil {
+		services = append(services, throttlekitv1.Fleet_ServiceDesc.ServiceName)
+	}
+	s := &Server{log: c.Logger, drainTimeout: c.DrainTimeout, health: newHealth(services...)}
 
 	if s.grpcListener, err = listen(c.GRPCAddr, "--port"); err != nil {
 		return nil, err
 	}
-	s.grpc = newGRPC(limiter, s.health, c.tls, c.Logger)
+	s.grpc = newGRPC(limiter, fleet, s.health, c.tls, c.Logger)
 	s.announce("gRPC", s.grpcListener, c)
+	if fleet != nil && fleet.secret == nil && !listensLocally(s.grpcListener) {
+		s.log.Warn("federated policies are served beyond loopback without a fleet secret, so only callers on this machine can lease")
+	}
 	if c.HTTPAddr == Off {
 		return s, nil
 	}
@@ -68,7 +76,7 @@ func New(svc Service, cfg Config) (*Server, error) {
 		_ = s.grpcListener.Close()
 		return nil, err
 	}
-	s.http = newHTTP(limiter, s.health, c.Logger)
+	s.http = newHTTP(limiter, fleet, s.health, c.Logger)
 	if c.tls != nil {
 		s.http.TLSConfig = c.tls.Clone()
 	}
@@ -85,10 +93,15 @@ func (s *Server) announce(door string, l net.Listener, c settled) {
 		security = "TLS"
 	}
 	s.log.Info("listening", "door", door, "address", l.Addr().String(), "security", security)
-	if host, _, err := net.SplitHostPort(l.Addr().String()); c.tls == nil && (err != nil || !isLoopback(host)) {
+	if c.tls == nil && !listensLocally(l) {
 		s.log.Warn("plaintext beyond loopback: whoever is on the path can read and change keys and decisions",
 			"door", door, "address", l.Addr().String())
 	}
+}
+
+func listensLocally(l net.Listener) bool {
+	host, _, err := net.SplitHostPort(l.Addr().String())
+	return err == nil && isLoopback(host)
 }
 
 // GRPCAddr is where the gRPC door listens.
