@@ -20,6 +20,7 @@ type Client struct {
 	timeout     time.Duration
 	unavailable Unavailable
 	onDegraded  func(error)
+	secret      string // for Fleet, empty for none
 
 	degraded atomic.Uint64
 	closed   atomic.Bool
@@ -33,7 +34,7 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{conn: o.conn, timeout: o.timeout, unavailable: o.unavailable, onDegraded: o.degraded}
+	c := &Client{conn: o.conn, timeout: o.timeout, unavailable: o.unavailable, onDegraded: o.degraded, secret: o.secret}
 	if o.conn != nil {
 		return c, nil
 	}
@@ -64,7 +65,7 @@ func (c *Client) Check(ctx context.Context, policy, key string) (throttlekit.Dec
 
 // CheckN is [Client.Check] for a cost from 1 to 2^53-1, charged whole or not at all.
 func (c *Client) CheckN(ctx context.Context, policy, key string, cost int64) (throttlekit.Decision, error) {
-	if err := validCost(cost); err != nil {
+	if err := validUnits("cost", cost); err != nil {
 		return throttlekit.Decision{}, err
 	}
 	var res throttlekitv1.CheckResponse
@@ -79,7 +80,7 @@ func (c *Client) CheckN(ctx context.Context, policy, key string, cost int64) (th
 // order of the keys; each key stands for itself, and one given twice is charged twice. A service takes 10,000 keys at
 // most.
 func (c *Client) CheckMany(ctx context.Context, policy string, keys []string, cost int64) ([]throttlekit.Decision, error) {
-	if err := validCost(cost); err != nil {
+	if err := validUnits("cost", cost); err != nil {
 		return nil, err
 	}
 	var res throttlekitv1.CheckManyResponse
@@ -121,7 +122,7 @@ func (c *Client) Peek(ctx context.Context, policy, key string) (throttlekit.Deci
 // Forecast says how many requests of the given cost, from 1 to 2^53-1, the key could spend now, and when it gets more.
 // It charges nothing.
 func (c *Client) Forecast(ctx context.Context, policy, key string, cost int64) (throttlekit.Forecast, error) {
-	if err := validCost(cost); err != nil {
+	if err := validUnits("cost", cost); err != nil {
 		return throttlekit.Forecast{}, err
 	}
 	var res throttlekitv1.ForecastResponse
@@ -146,10 +147,14 @@ var callOptions = []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(newCo
 
 // call runs one method within the client's timeout, unless the caller has set a deadline.
 func (c *Client) call(ctx context.Context, method string, req, res any) error {
+	return c.callWithin(ctx, c.timeout, method, req, res)
+}
+
+func (c *Client) callWithin(ctx context.Context, timeout time.Duration, method string, req, res any) error {
 	bounded := ctx
-	if _, has := ctx.Deadline(); !has && c.timeout > 0 {
+	if _, has := ctx.Deadline(); !has && timeout > 0 {
 		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeout(ctx, c.timeout)
+		bounded, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
 	if c.closed.Load() {
@@ -189,11 +194,11 @@ func decision(d *throttlekitv1.Decision) (throttlekit.Decision, error) {
 	}, nil
 }
 
-// validCost refuses what the service would refuse, and 0, which the wire takes for 1: a request that was reckoned to
+// validUnits refuses what the service would refuse, and 0, which the wire takes for 1: a request that was reckoned to
 // cost nothing must not be charged by a convention.
-func validCost(cost int64) error {
-	if cost >= 1 && cost <= throttlekit.MaxSafe {
+func validUnits(field string, units int64) error {
+	if units >= 1 && units <= throttlekit.MaxSafe {
 		return nil
 	}
-	return &throttlekit.InvalidError{Field: "cost", Value: cost, Rule: "must be from 1 to 9007199254740991"}
+	return &throttlekit.InvalidError{Field: field, Value: units, Rule: "must be from 1 to 9007199254740991"}
 }

@@ -4,8 +4,8 @@
 //	...
 //	decision, err := c.Check(ctx, "api", userID)
 //
-// A [Client] decides nothing by itself: it carries what the service decided, with one exception that has to be asked for.
-// [WithUnavailable] makes it answer in place of a service that cannot be reached.
+// A [Client] decides nothing by itself: it carries what the service decided, with two exceptions that have to be asked for.
+// [WithUnavailable] makes it answer in place of a service that cannot be reached, and a [Leased] spends what was lent to it.
 //
 // # Deadlines
 //
@@ -21,12 +21,20 @@
 //	throttlekit.ErrUnsupported        the policy, or the service, cannot do that
 //	throttlekit.ErrStoreUnavailable   the service answered, but its store did not
 //	throttlekit.ErrClosed             the client is closed
+//	client.ErrUnauthenticated         the service lends to nobody without its fleet secret
 //	client.ErrUnavailable             the service cannot be reached, or did not answer in time
 //	context.DeadlineExceeded          the deadline of the caller's context has passed
 //	context.Canceled                  the caller's context was cancelled
 //
 // Those that come from a call also carry its gRPC status, for status.FromError. After ErrUnavailable and after both
 // context errors it is unknown whether the request was charged; no call is ever repeated once the service may have seen it.
+//
+// # Leases
+//
+// [Fleet.Leased] spends what the service has lent it, at the price of a counter, and keeps the limit of a federated policy
+// all the same:
+//
+//	limiter, err := c.Fleet().Leased("api", "", 1000)
 //
 // # Transport security
 //

@@ -15,6 +15,10 @@ import (
 // within the client's timeout. Whether the request was charged is unknown.
 var ErrUnavailable = errors.New("client: the service is unavailable")
 
+// ErrUnauthenticated marks a call of [Fleet] that the service refused for want of the right secret; see [WithFleetSecret].
+// Without a secret of its own, a service lends to callers on its machine only.
+var ErrUnauthenticated = errors.New("client: the fleet secret is missing or wrong")
+
 // callError is a failed call: what it means, and the gRPC status that it came with.
 type callError struct {
 	kind   error // a sentinel, or nil
@@ -47,6 +51,8 @@ func (c *Client) kindOf(ctx context.Context, s *status.Status) error {
 		return throttlekit.ErrPolicyNotFound
 	case codes.Unimplemented:
 		return throttlekit.ErrUnsupported
+	case codes.Unauthenticated:
+		return ErrUnauthenticated
 	case codes.DeadlineExceeded:
 		// The service may notice the deadline before ctx does, so a caller's deadline is known by being there.
 		if bounded {

@@ -94,3 +94,49 @@ func ExampleWithUnavailable() {
 	// degraded: true
 	// true <nil> 1
 }
+
+// lends stands in for a service whose policy "api" lends what is asked for, for a minute.
+type lends struct {
+	throttlekitv1.UnimplementedFleetServer
+}
+
+func (lends) Reserve(_ context.Context, req *throttlekitv1.ReserveRequest) (*throttlekitv1.ReserveResponse, error) {
+	return &throttlekitv1.ReserveResponse{Lease: &throttlekitv1.Lease{
+		Capacity: req.GetWants(), SafeCapacity: req.GetWants(), Limit: 5000, RefreshIntervalMs: 60_000,
+	}}, nil
+}
+
+// A leased limiter asks once for many checks.
+func ExampleFleet_Leased() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	server := grpc.NewServer()
+	throttlekitv1.RegisterFleetServer(server, lends{})
+	go func() { _ = server.Serve(listener) }()
+	defer server.Stop()
+
+	c, err := client.Dial(listener.Addr().String(), client.WithFleetSecret("s3cret"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	limiter, err := c.Fleet().Leased("api", "", 1000)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer limiter.Close()
+
+	for range 3 {
+		d, err := limiter.Check(context.Background(), "ann")
+		fmt.Println(d.Allowed, d.Limit, d.Remaining, err)
+	}
+	// Output:
+	// true 5000 999 <nil>
+	// true 5000 998 <nil>
+	// true 5000 997 <nil>
+}

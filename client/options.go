@@ -43,6 +43,8 @@ type options struct {
 	plaintext   bool
 	dial        []grpc.DialOption
 	conn        grpc.ClientConnInterface
+	secret      string
+	hasSecret   bool
 }
 
 // WithTLS protects the connection. An empty config trusts the authorities of the system; Certificates in it are shown to
@@ -92,6 +94,9 @@ func settle(addr string, opts []Option) (options, error) {
 	if o.unavailable < ReturnError || o.unavailable > FailClosed {
 		invalid("unavailable", int(o.unavailable), "must be ReturnError, FailOpen or FailClosed")
 	}
+	if o.hasSecret && !validSecret(o.secret) {
+		errs = append(errs, errSecret) // without its value, which is in no message
+	}
 	if o.tls != nil && o.plaintext {
 		invalid("plaintext", "WithPlaintext", "must not be given together with WithTLS")
 	}
@@ -108,6 +113,17 @@ func settle(addr string, opts []Option) (options, error) {
 			" or WithPlaintext lets keys and decisions travel unprotected")
 	}
 	return o, errors.Join(errs...)
+}
+
+// errSecret does not tell the secret.
+var errSecret error = &throttlekit.InvalidError{
+	Field: "fleetSecret", Value: "(not shown)", Rule: "must be printable ASCII text without spaces around it, and not empty",
+}
+
+// validSecret reports whether a secret can travel in metadata as it is.
+func validSecret(secret string) bool {
+	return secret != "" && strings.TrimSpace(secret) == secret &&
+		strings.IndexFunc(secret, func(c rune) bool { return c < ' ' || c > '~' }) < 0
 }
 
 // dialOptions are what grpc-go is given.
