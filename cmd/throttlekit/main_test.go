@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	for name, value := range awsSettings {
 		_ = os.Setenv(name, value)
 	}
-	testscript.Main(m, map[string]func(){"throttlekit": main})
+	testscript.Main(m, map[string]func(){"throttlekit": main, leasedClientName: leasedClient})
 }
 
 // The scripts of testdata/script run the real program. Besides the commands of testscript and storeCommands they have

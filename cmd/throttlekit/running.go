@@ -26,6 +26,7 @@ type running struct {
 	server   *server.Server
 	store    *shared // nil for memory
 	policies []service.Info
+	lends    string // how callers of Fleet show that they may; empty if it is not served
 	out, err io.Writer
 	log      *slog.Logger
 }
@@ -72,6 +73,9 @@ func (r *running) caution(cmd *cobra.Command, file *policy.File) {
 	if names := idle(cmd, backendOf(r.store)); len(names) > 0 {
 		r.warnf("%s: no effect on the store %s", strings.Join(names, ", "), storeKind(r.store))
 	}
+	if r.fleet.secret != "" && r.lends == "" {
+		r.warnf("the fleet secret has no effect: no policy is federated")
+	}
 	if r.store == nil {
 		return
 	}
@@ -114,8 +118,12 @@ func (r *running) line() string {
 	if url := r.url(); url != "" {
 		where += " and " + url + " (HTTP)"
 	}
-	return fmt.Sprintf("throttlekit listening on %s [%s, %s, fail=%s] (%s: %s)",
-		where, storeKind(r.store), r.security(), r.fail.value, count(len(r.policies), "policy"), r.names())
+	fleet := ""
+	if r.lends != "" {
+		fleet = ", fleet:" + r.lends
+	}
+	return fmt.Sprintf("throttlekit listening on %s [%s, %s, fail=%s%s] (%s: %s)",
+		where, storeKind(r.store), r.security(), r.fail.value, fleet, count(len(r.policies), "policy"), r.names())
 }
 
 // record is the start-up line as a log record.
@@ -123,6 +131,9 @@ func (r *running) record() {
 	attrs := []any{
 		"grpc", r.server.GRPCAddr().String(), "http", r.url(), "store", storeKind(r.store), "security", r.security(),
 		"fail", r.fail.value, "policies", len(r.policies), "names", r.names(),
+	}
+	if r.lends != "" {
+		attrs = append(attrs, "fleet", r.lends)
 	}
 	if r.starter() {
 		attrs = append(attrs, "config", "the built-in starter set")

@@ -26,6 +26,7 @@ type serving struct {
 	fail            word
 	maxKeys         uint
 	storage         storage
+	fleet           fleet
 	tls             server.TLS
 	allowInsecure   bool
 	shutdownTimeout span
@@ -49,6 +50,9 @@ set of policies.
 Servers with the same --redis, --postgres-url or --dynamodb-table share one count. Without any of these, a server counts
 for itself, in memory. A server starts while its store is down, answers as --fail says until it is there, and recovers
 by itself; "throttlekit doctor" says what is wrong with a store.
+
+Servers with federated policies share budgets in leases and lend to clients, too: to those that present --fleet-secret, or
+without one to callers on this machine only.
 
 SIGINT and SIGTERM let running requests finish, for at most --shutdown-timeout; a second one ends the process at once.
 
@@ -86,6 +90,7 @@ func (s *serving) define(cmd *cobra.Command) {
 	f.UintVar(&s.maxKeys, "max-keys", 1_000_000,
 		"`records` that each policy keeps, with the store memory, before it refuses new keys to --fail; 0 sets no bound")
 	s.storage.define(cmd)
+	s.fleet.define(cmd)
 	f.Var((*path)(&s.tls.CertFile), "tls-cert", "PEM file with the server's certificate; needs --tls-key")
 	f.Var((*path)(&s.tls.KeyFile), "tls-key", "PEM file with the private key of --tls-cert")
 	f.Var((*path)(&s.tls.CAFile), "tls-ca", "PEM file with the authorities of client certificates, which every client must then show")
@@ -103,7 +108,10 @@ func (s *serving) run(cmd *cobra.Command) error {
 	}
 	// The command tells of its start and end itself, so of what the others log it takes less.
 	logger, quiet := s.loggers(cmd.ErrOrStderr())
-	env := policy.Env{MaxKeys: int(s.maxKeys)}
+	if err := s.fleet.settle(cmd); err != nil {
+		return err
+	}
+	env := policy.Env{MaxKeys: int(s.maxKeys), Region: string(s.fleet.region)}
 	store, err := s.storage.open(replaying{})
 	if err != nil {
 		return err
@@ -125,7 +133,8 @@ func (s *serving) run(cmd *cobra.Command) error {
 		return s.explain(err)
 	}
 	r := &running{
-		serving: s, server: srv, store: store, policies: svc.Policies(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), log: logger,
+		serving: s, server: srv, store: store, policies: svc.Policies(), lends: s.fleet.lenders(svc),
+		out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), log: logger,
 	}
 	r.caution(cmd, file)
 	r.announce()
@@ -173,6 +182,7 @@ func (s *serving) doors(log *slog.Logger) server.Config {
 		HTTPAddr:      server.Off,
 		TLS:           s.tls,
 		AllowInsecure: s.allowInsecure,
+		FleetSecret:   string(s.fleet.secret),
 		DrainTimeout:  time.Duration(s.shutdownTimeout),
 		Logger:        log,
 	}

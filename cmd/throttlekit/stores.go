@@ -103,7 +103,8 @@ func (s *storage) define(cmd *cobra.Command) {
 		memoryStore, redisStore, postgresStore, dynamoStore)
 	s.kind.value, f.Lookup("store").DefValue = "", ""
 	f.Var(&needed{&s.redisURL, "URL"}, "redis",
-		"Redis that servers share: redis://[user:password@]host[:port][/database], rediss:// for TLS, or host:port")
+		"Redis that servers share: redis://[user:password@]host[:port][/database], rediss:// for TLS, or host:port;"+
+			" of a Cluster, any node, and more of them as ?addr=host:port&addr=…; with Sentinel, redis://sentinel:port?master_set=name")
 	f.StringVar(&s.redisPrefix, "redis-prefix", "", "`text` before every key in Redis, as in text:key")
 	f.Var(&needed{&s.postgresURL, "URL"}, "postgres-url", "PostgreSQL that servers share: postgres://user@host:port/database")
 	f.StringVar(&s.postgresTable, "postgres-table", "throttlekit", "`table` in PostgreSQL, created if it is missing")
