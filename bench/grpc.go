@@ -86,8 +86,10 @@ type running struct {
 }
 
 // startOurs serves the bench policy from a store, or from memory if there is none.
-func startOurs(store throttlekit.Store) (running, error) {
-	file, err := policy.Parse("bench.yaml", []byte(policyFile))
+func startOurs(store throttlekit.Store) (running, error) { return startPolicies(policyFile, store) }
+
+func startPolicies(text string, store throttlekit.Store) (running, error) {
+	file, err := policy.Parse("bench.yaml", []byte(text))
 	if err != nil {
 		return running{}, err
 	}

@@ -22,7 +22,7 @@ const (
 
 // leaseRows measure what leasing saves, on a real redis-server where a store is needed.
 func leaseRows(s measure.Schedule) []report.Row {
-	rows := []report.Row{spendRow(s)}
+	rows := []report.Row{spendRow(s), fleetRow(s)}
 	ctx := context.Background()
 	srv, err := redistest.Start(ctx, redistest.Options{})
 	if err != nil {
@@ -43,7 +43,8 @@ func spendRow(s measure.Schedule) report.Row {
 	const spendAt, checkAt = 0, 1
 	r := measure.Race(s, spending(), ours("gcra", roomy, nil, newWorkload(1)))
 	return against(r, spendAt, checkAt, "Spender.Spend / gcra check").AtMost(0.15).Saying(
-		"Spender.Spend of one unit (%s) against Limiter.Check (gcra, memory store, one key; %s), which also reads the clock. One goroutine.",
+		"Spender.Spend of one unit (%s) against Limiter.Check (gcra, memory store, one key; %s), which also reads the clock."+
+			" One goroutine.",
 		perOp(r, spendAt), perOp(r, checkAt))
 }
 
@@ -94,14 +95,16 @@ func twoTierRows(s measure.Schedule, store throttlekit.Store) []report.Row {
 	crowd := measure.Race(s, twoTier("crowd", store, lease.Leased, leaseCallers), twoTier("strict", store, lease.Strict, leaseCallers))
 	perTrip := report.Measured("same: checks per round trip", "checks", measure.Figure{}, errors.New("no round trip"))
 	if trips := counting.trips.Load(); trips > 0 {
-		perTrip = report.Measured("same: checks per round trip", "checks", measure.Summarize([]float64{float64(asked.Load()) / float64(trips)}), nil)
+		each := measure.Summarize([]float64{float64(asked.Load()) / float64(trips)})
+		perTrip = report.Measured("same: checks per round trip", "checks", each, nil)
 	}
 	return []report.Row{
 		against(r, strictAt, leasedAt, "two-tier leased over Redis, batch 100: throughput / strict").AtLeast(40).Saying(
 			"TwoTier.Check on one hot key from one goroutine, leased in batches of %d (one per %s), against the same in strict mode,"+
 				" where each check is a round trip (one per %s).", leaseBatch, perOp(r, leasedAt), perOp(r, strictAt)),
 		perTrip.AtLeast(leaseBatch - 1).Saying(
-			"All checks of the row above over all leases that they took. A hundred would be exact; the last lease of the run is not used up."),
+			"All checks of the row above over all leases that they took. A hundred would be exact; the last lease of the run is not"+
+				" used up."),
 		against(crowd, strictAt, leasedAt, "same, 8 goroutines: throughput / strict").Saying(
 			"The same from %d goroutines (one per %s; strict: one per %s). They wait for one lease together, so this is a round trip over"+
 				" the batch, while strict checks share round trips by pipelining: a hotter key wants a larger batch.",
@@ -164,7 +167,9 @@ func grantRow(s measure.Schedule, store throttlekit.Store) report.Row {
 			}
 			return nil
 		})},
-		measure.Contestant{Name: "checks", Run: measure.Split(redisCallers, func(ops int) error { return checks(ctx, limiter, ops, storeKeyNames) })},
+		measure.Contestant{Name: "checks", Run: measure.Split(redisCallers, func(ops int) error {
+			return checks(ctx, limiter, ops, storeKeyNames)
+		})},
 	)
 	return against(r, checkAt, grantAt, name).AtLeast(0.5).Saying(
 		"Coordinator.Lease of %d units (one per %s) against Limiter.Check (gcra; one per %s), %d goroutines over %d keys on one Redis.",

@@ -8,7 +8,7 @@ import (
 )
 
 // Policy is a named rule that a service answers for. What it can do it says by also
-// being a Checker, BatchChecker, Peeker, Forecaster or Reserver.
+// being a Checker, BatchChecker, Peeker, Forecaster, Debiter or Reserver.
 type Policy interface {
 	// Info describes the policy. It does not change.
 	Info() Info
@@ -67,6 +67,13 @@ type Peeker interface {
 // Forecaster says what a key could spend and when it gets more, charging nothing.
 type Forecaster interface {
 	Forecast(ctx context.Context, key string, cost float64) (throttlekit.Forecast, error)
+}
+
+// Debiter meters tokens that were produced already. The debit that crosses the budget is
+// allowed and counted in full; those that follow in the same window are denied.
+type Debiter interface {
+	// Debit counts tokens, from 1 to 2^53-1, whole or not at all.
+	Debit(ctx context.Context, key string, tokens int64) (throttlekit.Decision, error)
 }
 
 // Grant is what a [Reserver] lends.
