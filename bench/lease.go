@@ -103,7 +103,7 @@ func twoTierRows(s measure.Schedule, store throttlekit.Store) []report.Row {
 			"TwoTier.Check on one hot key from one goroutine, leased in batches of %d (one per %s), against the same in strict mode,"+
 				" where each check is a round trip (one per %s).", leaseBatch, perOp(r, leasedAt), perOp(r, strictAt)),
 		perTrip.AtLeast(leaseBatch - 1).Saying(
-			"All checks of the row above over all leases that they took. A hundred would be exact; the last lease of the run is not"+
+			"All checks of the row above over all leases that they took. A hundred would be exact; the last lease of the run is not" +
 				" used up."),
 		against(crowd, strictAt, leasedAt, "same, 8 goroutines: throughput / strict").Saying(
 			"The same from %d goroutines (one per %s; strict: one per %s). They wait for one lease together, so this is a round trip over"+
