@@ -57,6 +57,13 @@ const logOf = (nodes, batch, limit, window, shared, life, { fromSend = true } = 
 const log = (states, ...shape) => tight('GaleTimeCoupledLog', logOf(...shape), states);
 const unsoundLog = (why, ...shape) => ({ module: 'GaleTimeCoupledLog', constants: logOf(...shape), breaks: 'WithinWindow', why });
 
+/** A token budget with its constants; `broken` names the rule that does not hold. */
+const budgetOf = (holders, budget, largest, batch, broken = 'none') => ({
+  Holders: names(holders), Budget: budget, Largest: largest, Batch: batch, Broken: `"${broken}"`,
+});
+const metered = (states, ...shape) => tight('TaleGrantedMeter', budgetOf(...shape), states);
+const overshoots = (why, ...shape) => ({ module: 'TaleGrantedMeter', constants: budgetOf(...shape), breaks: 'Overshoot', why });
+
 const table = [
   committed('DistributedLeasing', 31),
   carryover(2, 4, 2, 31),
@@ -138,6 +145,18 @@ const table = [
   unsoundLog('log not lengthened', 2, 2, 2, 2, 2, 1),
   unsoundLog('log one tick too short', 2, 2, 2, 2, 3, 2),
   unsoundLog('age counted from arrival', 2, 2, 2, 2, 3, 1, { fromSend: false }),
+
+  committed('TaleGrantedMeter', 908),
+  metered(83, 1, 4, 1, 2),
+  metered(445, 2, 4, 1, 2),
+  metered(908, 2, 4, 2, 2),
+  metered(1619, 2, 4, 3, 2), // debits that are larger than grants
+  metered(2195, 2, 5, 2, 3), // grants that do not divide the budget
+  metered(5536, 3, 4, 2, 2),
+  overshoots('grants cross the budget', 2, 4, 1, 2, 'part'),
+  overshoots('holders cross their grants', 2, 4, 2, 2, 'own'),
+  overshoots('what is given back counts in the next window', 2, 4, 2, 2, 'window'),
+  overshoots('a crash gives back what was used', 2, 4, 2, 2, 'lost'),
 ].flat();
 
 /** The configuration with other constants, checking only these invariants. */
