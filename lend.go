@@ -19,7 +19,12 @@ import (
 // RetryAfterMillis how long it is until ResetAtMillis on the store's clock, so that
 // ResetAtMillis-RetryAfterMillis is the store's time. One that denies is that of a check
 // of cost least.
-func UpTo(rule Rule, least float64) Transition { return &upTo{rule: rule, least: least} }
+func UpTo(rule Rule, least float64) Transition {
+	if !(least >= 1) { // NaN included
+		least = 1
+	}
+	return &upTo{rule: rule, least: least}
+}
 
 // upTo is not a Rule itself, so that no store takes it for the one that it was made from.
 type upTo struct {
@@ -83,11 +88,23 @@ func (r *refund) Decode(text []byte) (Record, error) { return r.rule.Decode(text
 func (r *refund) Apply(rec Record, nowMillis int64, cost float64) (Record, Decision, int64) {
 	w := r.rule
 	start, reset, count := w.window(rec, nowMillis)
-	if ceil(reset) != r.resetAt || count == 0 {
+	if ceil(reset) != r.resetAt || count == 0 || !(cost > 0 && finite(cost)) {
 		return rec, deny(w.reported, floor0(w.limit-count), ceil(reset), 0), 0
 	}
 	count = max(0, count-cost)
 	return Record{A: start, B: count}, allow(w.reported, floor0(w.limit-count), ceil(reset)), max(1, ceil(reset-float64(nowMillis)))
+}
+
+// Drift is how much faster or slower than a store's clock the clock of a holder of units
+// may run, in parts per million, for the bounds of what it holds to stand. NTP slews a
+// clock by up to 500, and two clocks may be slewed in opposite directions.
+const Drift = 1000
+
+// Usable is for how long after it asked a holder may use what lasts for a time on a
+// store's clock: shorter by the [Drift] between the two clocks, and by the millisecond to
+// which stores round theirs.
+func Usable(lasts time.Duration) time.Duration {
+	return max(0, lasts-lasts/(1_000_000/Drift)-time.Millisecond)
 }
 
 // Deferrable is a Strategy that can allow for a delay between charging a unit and using it.

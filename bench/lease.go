@@ -157,7 +157,7 @@ func grantRow(s measure.Schedule, store throttlekit.Store) report.Row {
 	r := measure.Race(s,
 		measure.Contestant{Name: "grants", Run: measure.Split(redisCallers, func(ops int) error {
 			for i := range ops {
-				g, err := coordinator.Lease(ctx, storeKeyNames[i%storeKeys], leaseBatch)
+				g, err := coordinator.Lease(ctx, storeKeyNames[i%storeKeys], 1, leaseBatch)
 				if err != nil {
 					return err
 				}

@@ -15,7 +15,7 @@ var _ throttlekit.Checker = (*Leased)(nil)
 type LeaseOption func(*lease.HolderConfig)
 
 // WithLowWater says at how many units left the next batch is fetched ahead, so that no check waits for it. 0 fetches when
-// a check is short; negative is an error. Defaults to a quarter of the batch.
+// a check is short; negative is an error. Defaults to half of the batch.
 func WithLowWater(units int64) LeaseOption {
 	return func(c *lease.HolderConfig) { c.LowWater = units }
 }
@@ -44,7 +44,7 @@ func (f *Fleet) Leased(policy, domain string, batch int64, opts ...LeaseOption) 
 	if source.timeout == 0 {
 		source.timeout = DefaultTimeout // a request that never ended would keep every check waiting
 	}
-	config := lease.HolderConfig{Source: source, Key: domain, Batch: batch, LowWater: batch / 4}
+	config := lease.HolderConfig{Source: source, Key: domain, Batch: batch, LowWater: batch / 2, Timeout: 2 * source.timeout}
 	for _, opt := range opts {
 		opt(&config)
 	}

@@ -40,7 +40,7 @@ type Coordinator struct {
 	rule   throttlekit.Windowed
 	window time.Duration
 	limit  int64
-	lend   throttlekit.Transition
+	any    throttlekit.Transition // lends whatever there is
 }
 
 // NewCoordinator returns a coordinator. The error matches [throttlekit.ErrInvalid], or
@@ -71,8 +71,16 @@ func NewCoordinator(config CoordinatorConfig) (*Coordinator, error) {
 		config.Prefix = CoordinatorPrefix
 	}
 	c := &Coordinator{store: config.Store, prefix: config.Prefix + ":", rule: windowed, window: width, limit: int64(limit)}
-	c.lend = &federation{Transition: throttlekit.UpTo(rule, 1), name: "federationLease", parameters: c.parameters()}
+	c.any = c.lend(1)
 	return c, nil
+}
+
+// lend is the transition that lends at least some units.
+func (c *Coordinator) lend(least int64) throttlekit.Transition {
+	return &federation{
+		Transition: throttlekit.UpTo(c.rule, float64(least)), name: "federationLease",
+		parameters: c.parameters(strconv.FormatInt(least, 10)),
+	}
 }
 
 func (c *Coordinator) parameters(more ...string) []string {
@@ -124,15 +132,24 @@ func (c *Coordinator) Limit() int64 { return c.limit }
 // Window is the width of a window.
 func (c *Coordinator) Window() time.Duration { return c.window }
 
-// Lease takes up to wants units out of the current window's budget. A budget with nothing
-// left grants 0, with a denial that says when the next window begins.
+// Lease takes up to wants units out of the current window's budget, and none if there are
+// fewer than least: it grants 0 then, with a denial that says when the next window begins.
 //
 // The error matches ErrInvalid, or is that of the store.
-func (c *Coordinator) Lease(ctx context.Context, key string, wants int64) (Grant, error) {
-	if wants < 1 || wants > throttlekit.MaxSafe {
+func (c *Coordinator) Lease(ctx context.Context, key string, least, wants int64) (Grant, error) {
+	switch {
+	case wants < 1 || wants > throttlekit.MaxSafe:
 		return Grant{}, &throttlekit.InvalidError{Field: "wants", Value: wants, Rule: batchRule}
+	case least < 1 || least > wants:
+		return Grant{}, &throttlekit.InvalidError{
+			Field: "least", Value: least, Rule: fmt.Sprintf("must be an integer from 1 to wants, which is %d", wants),
+		}
 	}
-	d, err := c.store.Apply(ctx, c.prefix+key, c.lend, float64(wants))
+	lend := c.any
+	if least > 1 {
+		lend = c.lend(least)
+	}
+	d, err := c.store.Apply(ctx, c.prefix+key, lend, float64(wants))
 	if err != nil {
 		return Grant{}, err
 	}

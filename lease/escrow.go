@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -40,25 +40,30 @@ func (escrowCodec) Decode(text []byte) (throttlekit.Record, error) {
 	var s escrowState
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&s); err != nil || d.More() {
+	err := d.Decode(&s)
+	if err == nil && d.More() {
+		err = errors.New("trailing data")
+	}
+	if err != nil {
 		return throttlekit.Record{}, fmt.Errorf("lease: corrupt escrow record: %w", err)
 	}
 	return throttlekit.Record{A: s.Balance, B: s.Expires, Extra: s.Source}, nil
 }
 
-// escrowLease takes up to cost units. Whatever it decides, ResetAtMillis less
-// RetryAfterMillis is the store's time.
-type escrowLease struct{ escrowCodec }
+// escrowLease takes up to cost units, and none if there are fewer than least. Whatever it
+// decides, ResetAtMillis less RetryAfterMillis is the store's time.
+type escrowLease struct {
+	escrowCodec
+
+	least float64
+}
 
 func (escrowLease) Name() string { return "escrowLease" }
 
-// Parameters implements [throttlekit.Parameterized].
-func (escrowLease) Parameters() []string { return nil }
-
-func (escrowLease) Apply(rec throttlekit.Record, now int64, cost float64) (throttlekit.Record, throttlekit.Decision, int64) {
+func (e escrowLease) Apply(rec throttlekit.Record, now int64, cost float64) (throttlekit.Record, throttlekit.Decision, int64) {
 	lasts := int64(rec.B) - now
 	granted := min(cost, rec.A)
-	if lasts <= 0 || granted < 1 {
+	if lasts <= 0 || granted < max(1, e.least) {
 		return rec, throttlekit.Decision{ResetAtMillis: now + 1, RetryAfterMillis: 1}, 0
 	}
 	rec.A -= granted
@@ -77,11 +82,6 @@ type escrowFill struct {
 
 func (escrowFill) Name() string { return "escrowFill" }
 
-// Parameters implements [throttlekit.Parameterized].
-func (f escrowFill) Parameters() []string {
-	return []string{strconv.FormatInt(f.source, 10), strconv.FormatInt(f.expires, 10)}
-}
-
 func (f escrowFill) Apply(rec throttlekit.Record, now int64, cost float64) (throttlekit.Record, throttlekit.Decision, int64) {
 	balance, expires := cost, f.expires
 	source, _ := rec.Extra.(int64)
@@ -97,8 +97,8 @@ func (f escrowFill) Apply(rec throttlekit.Record, now int64, cost float64) (thro
 
 // lease takes what the region has. now is a lower bound of the region's time when the
 // answer was there.
-func (e *escrow) lease(ctx context.Context, key string, wants int64) (g Grant, now int64, err error) {
-	d, err := e.store.Apply(ctx, e.prefix+key, escrowLease{}, float64(wants))
+func (e *escrow) lease(ctx context.Context, key string, least, wants int64) (g Grant, now int64, err error) {
+	d, err := e.store.Apply(ctx, e.prefix+key, escrowLease{least: float64(least)}, float64(wants))
 	if err != nil {
 		return Grant{}, 0, err
 	}

@@ -117,7 +117,7 @@ func federatedRules(t *testing.T, strategy throttlekit.Strategy) windowRules {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return windowRules{rule: c.rule, lease: c.lend}
+	return windowRules{rule: c.rule, lease: c.any}
 }
 
 func (m windowModel) first(t *testing.T) windowFleet {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -36,7 +37,8 @@ type FederatedConfig struct {
 	// Regional is a store near by, which the processes of a region share: what one of them
 	// leases beyond its batch lies there for the others. It stays open. Defaults to none.
 	Regional throttlekit.Store
-	// Region names the region in the keys of Regional. Defaults to "default".
+	// Region names the region in the keys of Regional, which are "tk:l2:region:" and the
+	// coordinator's key. It must not contain a colon. Defaults to "default".
 	Region string
 	// RegionalBatch is how many units to ask the coordinator for at once if there is a
 	// Regional store. Defaults to ten times Batch.
@@ -46,9 +48,9 @@ type FederatedConfig struct {
 	// ProbeInterval is how often RegionalOnly asks a coordinator that does not answer; at
 	// least a millisecond. Defaults to 5 seconds.
 	ProbeInterval time.Duration
-	// Told is called each time that the coordinator does not answer, with its error, which
-	// no caller sees. It must return quickly. Defaults to silence.
-	Told func(err error)
+	// OnError is called each time that the coordinator does not answer, with its error,
+	// which no caller sees. It must return quickly. Defaults to silence.
+	OnError func(err error)
 	// ReturnIdleAfter gives the units of keys back that nobody has asked for during this
 	// time; with a Regional store they are dropped. Defaults to never.
 	ReturnIdleAfter time.Duration
@@ -77,11 +79,12 @@ func NewFederated(config FederatedConfig) (*Federated, error) {
 	}
 	f := &Federated{config: config}
 	if config.Regional != nil {
-		f.escrow = &escrow{store: config.Regional, prefix: EscrowPrefix + ":" + config.Region + ":"}
+		f.escrow = &escrow{store: config.Regional, prefix: EscrowPrefix + ":" + config.Region + ":" + config.Coordinator.prefix}
 	}
 	f.table = newTable(config.MaxKeys, config.ReturnIdleAfter, config.Elapsed, func(key string) (*Holder, error) {
 		return NewHolder(HolderConfig{
-			Source: f, Key: key, Limit: config.Coordinator.Limit(), Batch: config.Batch, LowWater: config.LowWater, Elapsed: config.Elapsed,
+			Source: federatedSource{f}, Key: key, Limit: config.Coordinator.Limit(),
+			Batch: config.Batch, LowWater: config.LowWater, Elapsed: config.Elapsed,
 		})
 	})
 	return f, nil
@@ -121,6 +124,7 @@ func (c *FederatedConfig) judge() error {
 	require(c.Coordinator != nil, "coordinator", nil, "must be given")
 	require(c.Batch >= 1 && c.Batch <= throttlekit.MaxSafe, "batch", c.Batch, batchRule)
 	require(c.RegionalBatch >= 1 && c.RegionalBatch <= throttlekit.MaxSafe, "regionalBatch", c.RegionalBatch, batchRule)
+	require(c.Regional == nil || !strings.Contains(c.Region, ":"), "region", c.Region, "must not contain a colon")
 	require(c.LowWater >= 0, "lowWater", c.LowWater, "must not be negative")
 	require(c.MaxKeys > 0, "maxKeys", c.MaxKeys, "must not be negative")
 	require(c.ReturnIdleAfter >= 0, "returnIdleAfter", c.ReturnIdleAfter, "must not be negative")
@@ -162,14 +166,17 @@ func (f *Federated) Outages() int64 { return f.outages.Load() }
 // stay open.
 func (f *Federated) Close() error { return f.table.close() }
 
-// Lease implements [Source] for the holders of this member: the region's escrow first, then
-// the coordinator, whose surplus goes into the escrow.
-func (f *Federated) Lease(ctx context.Context, key string, _, wants int64) (Grant, error) {
+// federatedSource lends to the holders of a member: the region's escrow first, then the
+// coordinator, whose surplus goes into the escrow.
+type federatedSource struct{ *Federated }
+
+// Lease implements [Source].
+func (f federatedSource) Lease(ctx context.Context, key string, least, wants int64) (Grant, error) {
 	ask := wants
 	var since int64 // the region's time, which is later by now
 	var regional bool
 	if f.escrow != nil {
-		g, now, err := f.escrow.lease(ctx, key, wants)
+		g, now, err := f.escrow.lease(ctx, key, least, wants)
 		if err == nil && g.Units > 0 {
 			return g, nil
 		}
@@ -180,7 +187,7 @@ func (f *Federated) Lease(ctx context.Context, key string, _, wants int64) (Gran
 	if !f.mayAsk() {
 		return f.denied(), nil
 	}
-	g, err := f.config.Coordinator.Lease(ctx, key, ask)
+	g, err := f.config.Coordinator.Lease(ctx, key, least, ask)
 	if err != nil {
 		return f.failed(err)
 	}
@@ -212,8 +219,8 @@ func (f *Federated) failed(err error) (Grant, error) {
 		return Grant{}, err
 	}
 	f.outages.Add(1)
-	if f.config.Told != nil {
-		f.config.Told(err)
+	if f.config.OnError != nil {
+		f.config.OnError(err)
 	}
 	if f.config.OnOutage == RegionalOnly {
 		f.probeAt.Store(f.now() + f.config.ProbeInterval.Milliseconds())
@@ -234,7 +241,7 @@ func (f *Federated) denied() Grant {
 
 // Return implements [Source]. With an escrow, nothing is taken back: units that came by way
 // of it carry a time of the region's clock, which says nothing to the coordinator.
-func (f *Federated) Return(ctx context.Context, key string, units, resetAtMillis int64) error {
+func (f federatedSource) Return(ctx context.Context, key string, units, resetAtMillis int64) error {
 	if f.escrow != nil {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,7 +55,7 @@ func TestCoordinatorLendsTheBudget(t *testing.T) {
 	lend := func(at, wants, units, reset int64, resetsIn time.Duration) {
 		t.Helper()
 		w.clock.Set(at)
-		g, err := c.Lease(t.Context(), "d", wants)
+		g, err := c.Lease(t.Context(), "d", 1, wants)
 		if err != nil || g.Units != units {
 			t.Fatalf("%+v, %v, want %d units", g, err, units)
 		}
@@ -82,7 +83,7 @@ func TestCoordinatorLendsTheBudget(t *testing.T) {
 	lend(30_000, 5, 0, 120_000, 90*time.Second) // windows only roll forward
 
 	for _, wants := range []int64{0, -1, throttlekit.MaxSafe + 1} {
-		if _, err := c.Lease(t.Context(), "d", wants); !errors.Is(err, throttlekit.ErrInvalid) {
+		if _, err := c.Lease(t.Context(), "d", 1, wants); !errors.Is(err, throttlekit.ErrInvalid) {
 			t.Errorf("wants %d: %v", wants, err)
 		}
 	}
@@ -395,5 +396,48 @@ func TestPartition(t *testing.T) {
 		if _, err := lease.Partition(bad.limit, bad.regions); !errors.Is(err, throttlekit.ErrInvalid) || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("%v, want %q", err, bad.want)
 		}
+	}
+}
+
+// A request that cannot be served takes nothing from others.
+func TestDearRequestsDrainNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.coordinator(t, 1000)
+	a := w.federated(t, lease.FederatedConfig{Coordinator: c, Batch: 400})
+	b := w.federated(t, lease.FederatedConfig{Coordinator: c, Batch: 1})
+	check(t, a, "k", 400)
+	for _, cost := range []float64{1001, 700} {
+		if d := check(t, a, "k", cost); d.Allowed || d.Remaining != 600 {
+			t.Errorf("%v of 600: %+v", cost, d)
+		}
+	}
+	if d := check(t, b, "k", 600); !d.Allowed {
+		t.Errorf("what nobody has used: %+v", d)
+	}
+}
+
+// An escrow says whose units it holds.
+func TestCoordinatorsDoNotShareEscrows(t *testing.T) {
+	t.Parallel()
+	w, region := newWorld(t), newWorld(t)
+	admitted := 0
+	for _, limit := range []float64{1000, 10} {
+		c, err := lease.NewCoordinator(lease.CoordinatorConfig{
+			Strategy: second(limit), Store: w.store, Prefix: strconv.Itoa(int(limit)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := w.federated(t, lease.FederatedConfig{Coordinator: c, Batch: 10, RegionalBatch: 500, Regional: region.store})
+		admitted = 0
+		for range 100 {
+			if check(t, f, "k", 1).Allowed {
+				admitted++
+			}
+		}
+	}
+	if admitted != 10 {
+		t.Errorf("a budget of 10 admitted %d", admitted)
 	}
 }

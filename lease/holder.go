@@ -1,12 +1,12 @@
 package lease
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -25,8 +25,9 @@ type Grant struct {
 	ResetAtMillis int64
 	// ResetsIn is how long it was until then, on the same clock.
 	ResetsIn time.Duration
-	// Lasts is for how long after the request was sent the units may be spent. Zero means
-	// that they do not expire.
+	// Lasts is for how long the units may be spent, on the issuer's clock; the holder counts
+	// from when it sent its request. Zero means that they do not expire, and a negative
+	// time that they have.
 	Lasts time.Duration
 }
 
@@ -54,48 +55,44 @@ type HolderConfig struct {
 	// LowWater is at how many units left the next batch is fetched ahead, so that nobody
 	// waits for it. Zero fetches when a request is short.
 	LowWater int64
+	// Timeout bounds each request to the source; positive. Defaults to [DefaultTimeout].
+	Timeout time.Duration
 	// Elapsed is a monotonic clock. Defaults to the process's.
 	Elapsed func() time.Duration
 }
 
-// Drift is how much faster or slower than an issuer's clock a holder's may run, in parts
-// per million, for the bounds to hold. Credits expire earlier by as much, and by the
-// millisecond to which issuers round their clocks. NTP slews a clock by up to 500, and two
-// clocks may be slewed in opposite directions.
-const Drift = 1000
-
-// Usable is for how long after it asked a holder may spend what lasts for a time on the
-// issuer's clock. [Holder] applies it; who drives a [Spender] has to.
-func Usable(lasts time.Duration) time.Duration {
-	return max(0, lasts-lasts/(1_000_000/Drift)-time.Millisecond)
-}
-
-func usable(lasts time.Duration) int64 { return Usable(lasts).Milliseconds() }
+// usable is for how many milliseconds after it asked a holder may spend what lasts for a time.
+func usable(lasts time.Duration) int64 { return throttlekit.Usable(lasts).Milliseconds() }
 
 var processStart = time.Now() //nolint:forbidigo // the origin of the monotonic clock
 
 func monotonic() time.Duration { return time.Since(processStart) } //nolint:forbidigo // holders measure their own time
 
-// refillPause is how long a holder waits after a failed refill ahead of need.
-const refillPause = 100 * time.Millisecond
+const (
+	// refillPause is how long a holder waits after a refill ahead of need that failed, and
+	// refusalPause the longest after one that was refused.
+	refillPause  = 100 * time.Millisecond
+	refusalPause = time.Second
+	// DefaultTimeout bounds a request to a source if the holder is not told otherwise.
+	DefaultTimeout = 5 * time.Second
+)
 
 // Holder spends units of one key that a source lends it. However many requests are short,
-// one of them asks the source and the others wait for its answer. A Holder is safe for
-// concurrent use. It starts a goroutine for each request to the source, which ends with it.
+// one request to the source is under way for all of them, and they are served in the order
+// in which they came. A Holder is safe for concurrent use. It starts a goroutine for each
+// request to the source, which ends with it.
 type Holder struct {
 	config HolderConfig
-	till   atomic.Pointer[till] // written with the lock held
-	_      [40]byte             // what every request writes stands on lines of its own, apart from what it reads
 
 	mu       sync.Mutex
-	lastUse  int64
-	flight   *flight // the request to the source that is under way
-	resetAt  int64   // of the latest grant
-	quietTil int64   // no refill ahead of need before this time
 	spender  Spender
+	waiting  list.List // of *waiter; not empty only while there is a flight
+	flight   *flight   // the request to the source that is under way
+	resetAt  int64     // of the latest grant
+	quietTil int64     // no refill ahead of need before this time
+	lastUse  int64
 	closed   bool
 	window   demand
-	work     sync.WaitGroup
 }
 
 // demand is what a sizer learns from: the units served in the window of the first grant.
@@ -105,18 +102,20 @@ type demand struct {
 	open   bool
 }
 
+// waiter is a request that was short.
+type waiter struct {
+	cost   float64
+	ready  chan struct{} // closed when there is an answer
+	answer throttlekit.Decision
+	err    error
+}
+
 // flight is one request to the source.
 type flight struct {
-	done    chan struct{}
-	least   int64
-	sent    int64
-	cost    float64 // of the request that asked, which is served first; 0 for none
-	ahead   bool    // sent ahead of need
-	served  bool
-	answer  throttlekit.Decision // to who asked, if served
-	refused bool
-	denial  throttlekit.Decision
-	err     error
+	done  chan struct{}
+	asker *waiter // whom it was sent for, nil if it was sent ahead of need
+	least int64
+	sent  int64
 }
 
 // NewHolder returns a holder without units. The error matches [throttlekit.ErrInvalid].
@@ -132,13 +131,19 @@ func NewHolder(config HolderConfig) (*Holder, error) {
 	require(config.Batch >= 1 || config.Batch == 0 && config.Sizer != nil, "batch", config.Batch, batchRule)
 	require(config.Batch <= throttlekit.MaxSafe, "batch", config.Batch, batchRule)
 	require(config.LowWater >= 0, "lowWater", config.LowWater, "must not be negative")
+	require(config.Timeout >= 0, "timeout", config.Timeout, "must not be negative")
 	if err := errors.Join(wrong...); err != nil {
 		return nil, err
 	}
 	if config.Elapsed == nil {
 		config.Elapsed = monotonic
 	}
-	return &Holder{config: config, spender: Spender{limit: config.Limit}, quietTil: math.MinInt64}, nil
+	if config.Timeout == 0 {
+		config.Timeout = DefaultTimeout
+	}
+	h := &Holder{config: config, spender: Spender{limit: config.Limit}, quietTil: math.MinInt64}
+	h.lastUse = h.now()
+	return h, nil
 }
 
 const batchRule = "must be an integer from 1 to 9007199254740991"
@@ -148,8 +153,8 @@ func (h *Holder) Check(ctx context.Context) (throttlekit.Decision, error) { retu
 
 // CheckN decides on a request of the given cost, which is taken from what is held, whole
 // or not at all. If that is short, it asks the source and waits for the answer as long as
-// ctx allows. In decisions that allow, Remaining is what is left here, not everywhere; those
-// that deny are the source's.
+// ctx allows; nobody overtakes who waits. In decisions that allow, Remaining is what is left
+// here, not everywhere; those that deny are the source's.
 //
 // The error matches ErrInvalid or ErrClosed of package throttlekit, or is that of ctx or
 // of the source. A source that fails is asked again by the next request.
@@ -158,81 +163,68 @@ func (h *Holder) CheckN(ctx context.Context, cost float64) (throttlekit.Decision
 		return throttlekit.Decision{}, err
 	}
 	now := h.now()
-	if d, ok := h.take(now, cost); ok {
-		return d, nil
-	}
-	return h.gather(ctx, now, cost)
-}
-
-// gather takes the cost from all that is held, and asks the source as long as that is short.
-func (h *Holder) gather(ctx context.Context, now int64, cost float64) (throttlekit.Decision, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for {
-		h.settle()
-		if d, ok := h.spend(ctx, now, cost); ok {
-			h.stock(cost)
+	h.lastUse = now
+	if h.waiting.Len() == 0 {
+		if d, ok := h.spend(now, cost); ok {
+			h.refill(ctx, now)
+			h.mu.Unlock()
 			return d, nil
 		}
-		if h.closed {
-			return throttlekit.Decision{}, throttlekit.ErrClosed
-		}
-		if err := ctx.Err(); err != nil {
-			return throttlekit.Decision{}, err
-		}
-		f, mine := h.flight, false
-		if f == nil {
-			f, mine = h.launch(ctx, &flight{cost: cost}), true
-		}
-		if err := h.wait(ctx, f); err != nil {
-			if mine {
-				f.cost = 0 // nobody is left to be served first
-			}
-			return throttlekit.Decision{}, err
-		}
-		now = h.now() // so that nothing is spent after its time
-		switch {
-		case mine && f.served:
-			return f.answer, nil
-		case f.err != nil && !f.ahead:
-			return throttlekit.Decision{}, f.err
-		case f.refused && (mine || !f.ahead && cost >= float64(f.least)):
-			h.settle()
-			if d, ok := h.spend(ctx, now, cost); ok {
-				return d, nil
-			}
-			return f.denial, nil
-		}
+	}
+	err := ctx.Err()
+	if h.closed {
+		err = throttlekit.ErrClosed
+	}
+	if err != nil {
+		h.mu.Unlock()
+		return throttlekit.Decision{}, err
+	}
+	w := &waiter{cost: cost, ready: make(chan struct{})}
+	place := h.waiting.PushBack(w)
+	if h.flight == nil {
+		h.launch(context.WithoutCancel(ctx), w)
+	}
+	h.mu.Unlock()
+	select {
+	case <-w.ready:
+		return w.answer, w.err
+	case <-ctx.Done():
+		return h.leave(ctx, w, place)
+	}
+}
+
+// leave gives a place in the queue up, unless the answer has come meanwhile.
+func (h *Holder) leave(ctx context.Context, w *waiter, place *list.Element) (throttlekit.Decision, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-w.ready:
+		return w.answer, w.err
+	default:
+		h.waiting.Remove(place)
+		return throttlekit.Decision{}, ctx.Err()
 	}
 }
 
 func (h *Holder) now() int64 { return h.config.Elapsed().Milliseconds() }
 
-// wait gives the lock up until f is over.
-func (h *Holder) wait(ctx context.Context, f *flight) error {
-	h.mu.Unlock()
-	defer h.mu.Lock()
-	select {
-	case <-f.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// spend takes cost from what is held and sees to it that more comes in time.
-func (h *Holder) spend(ctx context.Context, now int64, cost float64) (throttlekit.Decision, bool) {
-	h.lastUse = now
+// spend takes cost from what is held.
+func (h *Holder) spend(now int64, cost float64) (throttlekit.Decision, bool) {
 	d, ok := h.spender.Spend(now, cost)
 	if !ok {
 		return d, false
 	}
 	h.count(now, cost)
 	d.ResetAtMillis = h.resetAt
-	if h.config.LowWater > 0 && h.flight == nil && h.spender.credits <= float64(h.config.LowWater) && now >= h.quietTil && !h.closed {
-		h.launch(ctx, &flight{ahead: true})
-	}
 	return d, true
+}
+
+// refill fetches the next batch ahead of need.
+func (h *Holder) refill(ctx context.Context, now int64) {
+	if h.spender.credits <= float64(h.config.LowWater) && h.config.LowWater > 0 && h.flight == nil && now >= h.quietTil && !h.closed {
+		h.launch(context.WithoutCancel(ctx), nil)
+	}
 }
 
 // count tells the sizer about windows that have ended.
@@ -263,63 +255,147 @@ func (h *Holder) size(now int64) int64 {
 	return 1
 }
 
-// launch asks the source. The request outlives whoever caused it, because others wait for it, too.
-func (h *Holder) launch(ctx context.Context, f *flight) *flight {
-	f.done, f.sent = make(chan struct{}), h.now()
-	f.least = max(1, int64(math.Ceil(f.cost-h.spender.credits)))
-	wants := max(h.size(f.sent), f.least)
+// launch asks the source, for who is first in the queue or ahead of need. The context is one
+// without an end: the request outlives whoever caused it, because others wait for it, too.
+func (h *Holder) launch(ctx context.Context, asker *waiter) {
+	f := &flight{done: make(chan struct{}), asker: asker, least: 1, sent: h.now()}
+	wants := h.size(f.sent)
+	if asker != nil {
+		held := h.spender.Credits(f.sent)
+		f.least = max(1, int64(math.Ceil(asker.cost-held)))
+		wants = max(wants, f.least, int64(min(math.Ceil(h.wanted()-held), throttlekit.MaxSafe)))
+	}
 	h.flight = f
-	h.work.Go(func() {
-		g, err := h.config.Source.Lease(context.WithoutCancel(ctx), h.config.Key, f.least, wants)
-		h.land(f, g, err)
-	})
-	return f
+	go func() {
+		bounded, cancel := context.WithTimeout(ctx, h.config.Timeout)
+		defer cancel()
+		g, err := h.config.Source.Lease(bounded, h.config.Key, f.least, wants)
+		if err != nil && bounded.Err() != nil {
+			err = fmt.Errorf("%w: no lease within %v: %w", throttlekit.ErrStoreUnavailable, h.config.Timeout, err)
+		}
+		h.land(ctx, f, g, err)
+	}()
 }
 
-// land credits a grant, once, and wakes who waits.
-func (h *Holder) land(f *flight, g Grant, err error) {
+// wanted is what all who wait ask for.
+func (h *Holder) wanted() (sum float64) {
+	for e := h.waiting.Front(); e != nil; e = e.Next() {
+		sum += waiterOf(e).cost
+	}
+	return sum
+}
+
+func waiterOf(e *list.Element) *waiter {
+	w, _ := e.Value.(*waiter)
+	return w
+}
+
+// land credits a grant, once, answers who can be answered, and asks again for who is then
+// the first of those that wait.
+func (h *Holder) land(ctx context.Context, f *flight, g Grant, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.settle()
 	h.flight = nil
+	defer close(f.done)
+	now := h.now() // so that nothing is spent after its time
 	switch {
 	case err != nil:
-		f.err, h.quietTil = err, h.now()+refillPause.Milliseconds()
+		h.quietTil = now + refillPause.Milliseconds()
+		if f.asker != nil {
+			h.dismiss(func(w *waiter) bool {
+				w.err = err
+				return true
+			})
+		}
 	case g.Units <= 0:
-		f.refused, f.denial = true, g.Denial
-		h.quietTil = h.now() + max(1, g.Denial.RetryAfterMillis)
+		h.refuse(now, f.least, g.Denial)
 	default:
-		h.credit(f, g)
+		h.credit(now, f, g)
 	}
-	close(f.done)
+	h.dismiss(func(w *waiter) (ok bool) {
+		w.answer, ok = h.spend(now, w.cost)
+		return ok
+	})
+	switch first := h.waiting.Front(); {
+	case first == nil:
+	case h.closed:
+		h.dismiss(func(w *waiter) bool {
+			w.err = throttlekit.ErrClosed
+			return true
+		})
+	default:
+		h.launch(ctx, waiterOf(first))
+	}
 }
 
-func (h *Holder) credit(f *flight, g Grant) {
+// dismiss answers those who wait, in order, until answer says that there is none for the
+// one that it was given.
+func (h *Holder) dismiss(answer func(w *waiter) bool) {
+	for e := h.waiting.Front(); e != nil; e = h.waiting.Front() {
+		w := waiterOf(e)
+		if !answer(w) {
+			return
+		}
+		h.waiting.Remove(e)
+		close(w.ready)
+	}
+}
+
+// refuse passes a denial of least units on to all who are short of as many. A cheaper
+// request may still find what it needs.
+func (h *Holder) refuse(now, least int64, denial throttlekit.Decision) {
+	denial.RetryAfterMillis = max(1, denial.RetryAfterMillis)
+	h.quietTil = now + min(denial.RetryAfterMillis, refusalPause.Milliseconds())
+	held := h.spender.Credits(now)
+	for e := h.waiting.Front(); e != nil; {
+		w, next := waiterOf(e), e.Next()
+		if math.Ceil(w.cost-held) >= float64(least) {
+			w.answer = denial
+			h.waiting.Remove(e)
+			close(w.ready)
+		}
+		e = next
+	}
+}
+
+// credit puts a grant by. Who asked for it is served first, by what was charged for that
+// request, however late the answer is.
+func (h *Holder) credit(now int64, f *flight, g Grant) {
 	expires := int64(math.MaxInt64)
-	if g.Lasts > 0 {
+	if g.Lasts != 0 {
 		expires = f.sent + usable(g.Lasts)
-	}
-	units := float64(g.Units)
-	if serve := f.cost; serve > 0 && units >= serve {
-		// Who asked is served by what was charged for it, however late the answer.
-		units, f.served = units-serve, true
-	}
-	if f.served || expires > h.now() {
-		h.resetAt = g.ResetAtMillis
-	}
-	if h.config.Sizer != nil && !h.window.open {
-		h.window.open, h.window.ends = true, f.sent+max(1, g.ResetsIn.Milliseconds())
 	}
 	if h.config.Limit == 0 {
 		h.spender.limit = g.Limit
 	}
-	h.spender.Grant(units, expires)
-	if f.served {
-		h.count(f.sent, f.cost)
-		f.answer = throttlekit.Decision{
-			Allowed: true, Limit: h.spender.limit, Remaining: floor(h.spender.Credits(f.sent)), ResetAtMillis: g.ResetAtMillis,
-		}
+	if h.config.Sizer != nil && !h.window.open {
+		h.window.open, h.window.ends = true, f.sent+max(1, g.ResetsIn.Milliseconds())
 	}
+	units := float64(g.Units)
+	held := h.spender.Credits(now)
+	first := h.waiting.Front()
+	if first == nil || waiterOf(first) != f.asker || held+units < f.asker.cost {
+		if expires > now {
+			h.resetAt = g.ResetAtMillis
+		}
+		h.spender.Grant(units, expires)
+		return
+	}
+	cost := f.asker.cost
+	if older := min(held, cost); older > 0 {
+		h.spender.take(now, older)
+		units -= cost - older
+	} else {
+		units -= cost
+	}
+	h.spender.Grant(units, expires)
+	h.count(now, cost)
+	h.resetAt = g.ResetAtMillis
+	f.asker.answer = throttlekit.Decision{
+		Allowed: true, Limit: h.spender.limit, Remaining: floor(h.spender.Credits(now)), ResetAtMillis: g.ResetAtMillis,
+	}
+	h.waiting.Remove(first)
+	close(f.asker.ready)
 }
 
 // Held is how many units could be spent now without asking the source.
@@ -327,7 +403,6 @@ func (h *Holder) Held() float64 {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.settle()
 	return h.spender.Credits(now)
 }
 
@@ -335,7 +410,6 @@ func (h *Holder) Held() float64 {
 func (h *Holder) used() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.settle()
 	return h.lastUse
 }
 
@@ -350,7 +424,6 @@ func (h *Holder) gone() bool {
 func (h *Holder) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.settle()
 	h.closed = true
 	h.spender.Reset()
 }
@@ -359,28 +432,43 @@ func (h *Holder) forget() {
 func (h *Holder) idle(now int64, period time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.settle()
 	return h.flight == nil && now-h.lastUse > period.Milliseconds()
 }
 
-// Close gives back what is held, as far as the source takes it, and waits for what is
-// under way. Requests that come later are answered with ErrClosed of package throttlekit.
+// Close waits for the request to the source that is under way, as long as ctx allows, and
+// gives back what is held, as far as the source takes it. Requests that come later are
+// answered with ErrClosed of package throttlekit.
 func (h *Holder) Close(ctx context.Context) error {
 	h.mu.Lock()
-	h.settle()
+	defer h.mu.Unlock()
 	h.closed = true
-	h.mu.Unlock()
-	h.work.Wait()
-	now := h.now()
-	h.mu.Lock()
-	units, resetAt := floor(h.spender.Credits(now)), h.resetAt
+	if f := h.flight; f != nil {
+		if err := h.await(ctx, f); err != nil {
+			return err
+		}
+	}
+	units, resetAt := floor(h.spender.Credits(h.now())), h.resetAt
 	h.spender.Reset()
-	h.mu.Unlock()
 	if units == 0 {
 		return nil
 	}
-	if err := h.config.Source.Return(ctx, h.config.Key, units, resetAt); err != nil {
+	h.mu.Unlock()
+	err := h.config.Source.Return(ctx, h.config.Key, units, resetAt)
+	h.mu.Lock()
+	if err != nil {
 		return fmt.Errorf("lease: giving back %d units: %w", units, err)
 	}
 	return nil
+}
+
+// await gives the lock up until f is over.
+func (h *Holder) await(ctx context.Context, f *flight) error {
+	h.mu.Unlock()
+	defer h.mu.Lock()
+	select {
+	case <-f.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

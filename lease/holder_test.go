@@ -381,3 +381,93 @@ func BenchmarkHolderCheck(b *testing.B) {
 		}
 	})
 }
+
+// Nobody who waits is overtaken: clients that ask again at once are served in turn, and a
+// dear request among cheap ones gets through.
+func TestWaitersAreServedInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		source := &lender{lend: func(_ context.Context, _, wants int64) (lease.Grant, error) {
+			wait(t, time.Millisecond)
+			return lease.Grant{Units: min(wants, 5), ResetsIn: time.Hour}, nil
+		}}
+		h := newHolder(t, lease.HolderConfig{Source: source, Batch: 5})
+		const clients = 50
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var served [clients]atomic.Int64
+		var work sync.WaitGroup
+		for i := range clients {
+			work.Go(func() {
+				for {
+					if _, err := h.Check(ctx); err != nil {
+						return
+					}
+					served[i].Add(1)
+				}
+			})
+		}
+		if d, err := h.CheckN(ctx, 4); err != nil || !d.Allowed {
+			t.Errorf("the dear one: %+v, %v", d, err)
+		}
+		work.Wait()
+		if err := h.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		least, most := served[0].Load(), served[0].Load()
+		for i := range served {
+			least, most = min(least, served[i].Load()), max(most, served[i].Load())
+		}
+		if least == 0 || most > least+3 {
+			t.Errorf("one client was served %d times, another %d times", least, most)
+		}
+	})
+}
+
+func TestSilentSourceIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		source := &lender{}
+		source.lend = func(ctx context.Context, least, wants int64) (lease.Grant, error) {
+			if source.asked.Load() == 1 {
+				<-ctx.Done()
+				return lease.Grant{}, ctx.Err()
+			}
+			return freely(ctx, least, wants)
+		}
+		h := newHolder(t, lease.HolderConfig{Source: source, Batch: 5, Timeout: time.Second})
+		if _, err := h.Check(t.Context()); !errors.Is(err, throttlekit.ErrStoreUnavailable) {
+			t.Errorf("while it is silent: %v", err)
+		}
+		if d, err := h.Check(t.Context()); err != nil || !d.Allowed {
+			t.Errorf("afterwards: %+v, %v", d, err)
+		}
+	})
+}
+
+func TestCloseWaitsNoLongerThanItMay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		source := &lender{lend: func(ctx context.Context, least, wants int64) (lease.Grant, error) {
+			<-gate
+			return freely(ctx, least, wants)
+		}}
+		h := newHolder(t, lease.HolderConfig{Source: source, Batch: 5})
+		answers := make(chan error, 1)
+		go func() {
+			_, err := h.Check(t.Context())
+			answers <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := h.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close: %v", err)
+		}
+		close(gate)
+		if err := <-answers; err != nil {
+			t.Errorf("who was waiting got %v", err)
+		}
+	})
+}

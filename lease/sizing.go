@@ -104,7 +104,7 @@ func (l *Learner) Size() float64 { return l.rounded(math.Exp(l.x)) }
 
 // rounded is a whole size within the bounds; halves round up.
 func (l *Learner) rounded(size float64) float64 {
-	return math.Floor(clamp(size, l.config.MinSize, l.config.MaxSize) + 0.5)
+	return math.Min(math.Floor(clamp(size, l.config.MinSize, l.config.MaxSize)+0.5), math.Floor(l.config.MaxSize))
 }
 
 // Observe implements [Sizer]. A demand that is negative or not finite teaches nothing.
@@ -150,7 +150,8 @@ type PredictorConfig struct {
 	// LearningRate is how fast the predictor changes whom it trusts; positive. Defaults to 0.01.
 	LearningRate float64
 	// Predict says what demand to expect in the coming window. A prediction that is not
-	// positive and finite counts as none. It is required, and called by Size.
+	// positive and finite counts as none. It is required. Size calls it, which a holder does
+	// with its lock held: it must not call the holder.
 	Predict func() float64
 }
 

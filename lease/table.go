@@ -11,11 +11,14 @@ import (
 )
 
 const (
-	tableShards    = 32
+	mostShards     = 32
+	leastInShard   = 64 // keys; fewer would make neighbours evict each other
 	evictionSample = 8
 	defaultMaxKeys = 65_536
-	// returnTimeout bounds giving back the units of one key.
-	returnTimeout = time.Second
+	// returnTimeout bounds giving back the units of all keys that are idle, or at the end.
+	returnTimeout = 5 * time.Second
+	// returnAtOnce is how many keys' units are given back at the same time.
+	returnAtOnce = 32
 )
 
 // table keeps one holder for each key, up to a bound.
@@ -24,7 +27,7 @@ type table struct {
 	room   int // keys in a shard
 	make   func(key string) (*Holder, error)
 	now    func() time.Duration
-	shards [tableShards]tableShard
+	shards []tableShard
 
 	idleAfter time.Duration
 	stop      chan struct{}
@@ -42,9 +45,10 @@ type tableShard struct {
 // newTable returns a table that makes its holders. If idleAfter is positive, holders that
 // nobody has used for longer are closed.
 func newTable(maxKeys int, idleAfter time.Duration, now func() time.Duration, create func(key string) (*Holder, error)) *table {
+	shards := max(1, min(mostShards, maxKeys/leastInShard))
 	t := &table{
-		seed: maphash.MakeSeed(), room: max(1, maxKeys/tableShards), make: create, now: now,
-		idleAfter: idleAfter, stop: make(chan struct{}),
+		seed: maphash.MakeSeed(), room: max(1, maxKeys/shards), make: create, now: now,
+		idleAfter: idleAfter, stop: make(chan struct{}), shards: make([]tableShard, shards),
 	}
 	for i := range t.shards {
 		t.shards[i].held = make(map[string]*Holder)
@@ -56,7 +60,7 @@ func newTable(maxKeys int, idleAfter time.Duration, now func() time.Duration, cr
 }
 
 func (t *table) shard(key string) *tableShard {
-	return &t.shards[maphash.String(t.seed, key)%tableShards]
+	return &t.shards[maphash.String(t.seed, key)%uint64(len(t.shards))]
 }
 
 // checkN asks the holder of a key. One that was evicted or returned meanwhile is replaced.
@@ -148,9 +152,9 @@ func (t *table) returnIdle() {
 // take back is lost, and the next sweep does not try again.
 func (t *table) sweep() {
 	now := t.now().Milliseconds()
+	var idle []*Holder
 	for i := range t.shards {
 		s := &t.shards[i]
-		var idle []*Holder
 		s.mu.Lock()
 		for key, h := range s.held {
 			if h.idle(now, t.idleAfter) {
@@ -159,43 +163,57 @@ func (t *table) sweep() {
 			}
 		}
 		s.mu.Unlock()
-		for _, h := range idle {
-			_ = t.give(h) // there is nobody to tell, and nothing to do about it
-			select {
-			case <-t.stop:
-				return
-			default:
-			}
-		}
 	}
+	_ = t.give(idle) // there is nobody to tell, and nothing to do about it
 }
 
-func (t *table) give(h *Holder) error {
+// give closes holders, some at a time. When the time is over, or the source does not take
+// units back and so is most likely gone, the others only forget theirs.
+func (t *table) give(holders []*Holder) error {
 	ctx, cancel := context.WithTimeout(context.Background(), returnTimeout)
 	defer cancel()
-	return h.Close(ctx)
+	var first struct {
+		sync.Once
+
+		err error
+	}
+	var work sync.WaitGroup
+	slots := make(chan struct{}, returnAtOnce)
+	for _, h := range holders {
+		slots <- struct{}{}
+		work.Go(func() {
+			defer func() { <-slots }()
+			if ctx.Err() != nil {
+				h.forget()
+				return
+			}
+			if err := h.Close(ctx); err != nil {
+				first.Do(func() { first.err = err })
+				cancel()
+				h.forget()
+			}
+		})
+	}
+	work.Wait()
+	return first.err
 }
 
-// close closes every holder. It gives up on returning units when one cannot be returned:
-// the source is then most likely gone.
+// close closes every holder.
 func (t *table) close() error {
 	t.once.Do(func() {
 		close(t.stop)
 		t.done.Wait()
+		var all []*Holder
 		for i := range t.shards {
 			s := &t.shards[i]
 			s.mu.Lock()
-			held := s.held
+			for _, h := range s.held {
+				all = append(all, h)
+			}
 			s.held, s.closed = nil, true
 			s.mu.Unlock()
-			for _, h := range held {
-				if t.closing != nil {
-					h.forget()
-				} else {
-					t.closing = t.give(h)
-				}
-			}
 		}
+		t.closing = t.give(all)
 	})
 	return t.closing
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -40,7 +40,8 @@ type TwoTierConfig struct {
 	// Batch is how many units a lease takes; at least 1. A lease takes what is left if
 	// that is less. With a Sizer it may be 0.
 	Batch int64
-	// Sizer makes a sizer for each key, which then chooses how many units leases take.
+	// Sizer makes a sizer for each key, which then chooses how many units leases take. It
+	// may be called by many goroutines at once; it and its sizers must not call the limiter.
 	Sizer func() Sizer
 	// LowWater is at how many units left the next lease is fetched ahead. Defaults to 0,
 	// which fetches when a request is short.
@@ -176,6 +177,9 @@ func (c TwoTierConfig) judgeLease(rule throttlekit.Rule, wrong *[]error, fail fu
 	switch {
 	case c.ExpireAfter == 0:
 		return rule
+	case c.ExpireAfter > 0 && usable(c.ExpireAfter) < 1:
+		fail("expireAfter", c.ExpireAfter, "must be at least 3ms, as up to 2 are lost to rounding")
+		return rule
 	case c.WindowCoupled:
 		fail("expireAfter", c.ExpireAfter, "must not be given together with windowCoupled")
 		return rule
@@ -226,12 +230,13 @@ func (t *TwoTier) checkDenied(ctx context.Context, key string, cost float64) (th
 		return throttlekit.Decision{}, err
 	}
 	sent := t.config.Elapsed().Milliseconds()
-	if d, ok := t.denials.find(key, cost, sent); ok {
+	d, ok, resets := t.denials.find(key, cost, sent)
+	if ok {
 		return d, nil
 	}
 	d, err := t.limiter.CheckN(ctx, key, cost)
 	if err == nil && !d.Allowed {
-		t.denials.keep(key, denial{decision: d, cost: cost, until: sent + min(d.RetryAfterMillis, math.MaxInt64-sent)})
+		t.denials.keep(key, resets, denial{decision: d, cost: cost, until: sent + d.RetryAfterMillis})
 	}
 	return d, err
 }
@@ -252,14 +257,17 @@ func (t *TwoTier) CheckMany(ctx context.Context, keys []string, cost float64) ([
 func checkEach(ctx context.Context, keys []string, check func(key string) (throttlekit.Decision, error)) ([]throttlekit.Decision, error) {
 	decisions, errs := make([]throttlekit.Decision, len(keys)), make([]error, len(keys))
 	slots := make(chan struct{}, checkAtOnce)
+	var failed atomic.Bool
 	var work sync.WaitGroup
 	for i, key := range keys {
-		if errs[i] = ctx.Err(); errs[i] != nil {
+		slots <- struct{}{}
+		if errs[i] = ctx.Err(); errs[i] != nil || failed.Load() {
 			break
 		}
-		slots <- struct{}{}
 		work.Go(func() {
-			decisions[i], errs[i] = check(key)
+			if decisions[i], errs[i] = check(key); errs[i] != nil {
+				failed.Store(true)
+			}
 			<-slots
 		})
 	}

@@ -37,7 +37,7 @@ func harsh(seed uint64, span time.Duration) conditions {
 		seed: seed, span: span, low: 0.3 * limit, high: 3 * limit, swing: 1300 * time.Millisecond,
 		latency: 8 * time.Millisecond, shortest: 2 * time.Millisecond, slow: 0.01, loss: 0.02,
 		connected: 5 * time.Second, cut: 500 * time.Millisecond, alive: 15 * time.Second, restart: 200 * time.Millisecond,
-		patience: 250 * time.Millisecond, offset: 10 * time.Second, driftPPM: lease.Drift, storeOffset: 1_234_000 * time.Millisecond,
+		patience: 250 * time.Millisecond, offset: 10 * time.Second, driftPPM: throttlekit.Drift, storeOffset: 1_234_000 * time.Millisecond,
 	}
 }
 
@@ -345,5 +345,5 @@ func (w *world) expires(x *node, d throttlekit.Decision) int64 {
 	if lasts == 0 {
 		return math.MaxInt64
 	}
-	return x.sent + lease.Usable(lasts).Milliseconds()
+	return x.sent + throttlekit.Usable(lasts).Milliseconds()
 }

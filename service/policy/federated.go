@@ -113,7 +113,7 @@ func makeFederated(config lease.FederatedConfig) maker {
 		}
 		c := config
 		c.Coordinator, c.Elapsed, c.Region = p.coordinator, env.elapsed(), cmp.Or(config.Region, env.Region)
-		c.Told = func(err error) {
+		c.OnError = func(err error) {
 			if p.told != nil {
 				p.told(err)
 			}
@@ -146,5 +146,5 @@ func (p *federated) CheckMany(ctx context.Context, keys []string, cost float64) 
 
 // Reserve implements [service.Reserver]. What is lent does not pass through what this server holds.
 func (p *federated) Reserve(ctx context.Context, domain string, wants int64) (service.Grant, error) {
-	return p.coordinator.Lease(ctx, domain, wants)
+	return p.coordinator.Lease(ctx, domain, 1, wants)
 }

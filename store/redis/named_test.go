@@ -35,8 +35,8 @@ func federate(limit int64, width time.Duration) (f federated, err error) {
 	return f, err
 }
 
-func (f federated) lease() throttlekit.Transition {
-	_, _ = f.coordinator.Lease(context.Background(), "k", 1)
+func (f federated) lease(least int64) throttlekit.Transition {
+	_, _ = f.coordinator.Lease(context.Background(), "k", least, least)
 	return f.caught.transition
 }
 
@@ -77,11 +77,11 @@ func runFederation(t *testing.T, server *redistest.Server, r *pick, totals *lent
 	now := someStart(r)
 	for range timelineLength {
 		clock.Set(now)
-		transition := f.lease()
+		cost := oneOf(r, 1, float64(1+r.IntN(4)), float64(f.limit), float64(1+r.Int64N(f.limit)))
+		transition := f.lease(oneOf(r, 1, int64(cost), 1+r.Int64N(int64(cost))))
 		if r.IntN(2) == 0 {
 			transition = f.giveBack(oneOf(r, last.ResetAtMillis, last.ResetAtMillis, last.ResetAtMillis, last.ResetAtMillis+1, now))
 		}
-		cost := oneOf(r, 1, float64(1+r.IntN(4)), float64(f.limit), float64(1+r.Int64N(f.limit)))
 		fmt.Fprintf(&history, "\n%d %s %v, last reset %d", now, transition.Name(), cost, last.ResetAtMillis)
 		next, want, ttl := transition.Apply(rec, now, cost)
 		got, err := store.Apply(t.Context(), "k", transition, cost)
@@ -126,24 +126,24 @@ func TestFederationLayout(t *testing.T) {
 	granted := func(n, reset, wait int64) throttlekit.Decision {
 		return throttlekit.Decision{Allowed: n > 0, Limit: 10, Remaining: n, ResetAtMillis: reset, RetryAfterMillis: wait}
 	}
-	apply(f.lease(), 4, granted(4, 120_000, 30_000))
+	apply(f.lease(1), 4, granted(4, 120_000, 30_000))
 	holds("[budget 6 expiresAt 120000]")
 	if ttl, ok := do(t, conn, "PTTL", prefix+":k").(int64); !ok || ttl > 30_000 || ttl < 10_000 {
 		t.Errorf("it lives for %d ms, want 30,000 at first", ttl)
 	}
-	apply(f.lease(), 9, granted(6, 120_000, 30_000))
-	apply(f.lease(), 1, granted(0, 120_000, 30_000))
+	apply(f.lease(1), 9, granted(6, 120_000, 30_000))
+	apply(f.lease(1), 1, granted(0, 120_000, 30_000))
 	apply(f.giveBack(120_000), 3, throttlekit.Decision{Allowed: true, Limit: 10, Remaining: 3, ResetAtMillis: 120_000})
 	holds("[budget 3 expiresAt 120000]")
 	do(t, conn, "HSET", prefix+":k", "other", "1")
-	apply(f.lease(), 1, granted(1, 120_000, 30_000))
+	apply(f.lease(1), 1, granted(1, 120_000, 30_000))
 	holds("[budget 2 expiresAt 120000 other 1]")
 	clock.Set(10_000) // windows only roll forward
-	apply(f.lease(), 1, granted(1, 120_000, 110_000))
+	apply(f.lease(1), 1, granted(1, 120_000, 110_000))
 	clock.Set(120_000)
 	apply(f.giveBack(120_000), 3, throttlekit.Decision{Limit: 10, Remaining: 10, ResetAtMillis: 180_000, RetryAfterMillis: 1})
 	holds("[budget 1 expiresAt 120000 other 1]")
-	apply(f.lease(), 2, granted(2, 180_000, 60_000))
+	apply(f.lease(1), 2, granted(2, 180_000, 60_000))
 	holds("[budget 8 expiresAt 180000]")
 }
 
@@ -155,7 +155,7 @@ func TestNamedScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inner, ok := f.lease().(throttlekit.Parameterized)
+	inner, ok := f.lease(1).(throttlekit.Parameterized)
 	if !ok {
 		t.Fatal("a lease names no parameters")
 	}

@@ -61,7 +61,7 @@ var (
 	}
 	decidedHere = strategy{"given", "given", "verdict, held, following, lasts", []string{"helpers"}}
 
-	federationLease  = strategy{"federation_lease", "federationlease", "limit, width", []string{"helpers", "budget"}}
+	federationLease  = strategy{"federation_lease", "federationlease", "limit, width, smallest", []string{"helpers", "budget"}}
 	federationReturn = strategy{"federation_return", "federationreturn", "limit, width, ended", []string{"helpers", "budget"}}
 	regionPool       = strategy{"region_pool", "regionpool", "limit, width, most, weight, ended, region_name", []string{"helpers"}}
 )

@@ -1,8 +1,8 @@
--- As much of the cost as the budget has. The layout is in budget.lua. Parameters: limit, width. left is what was
--- granted; a grant of nothing writes nothing.
+-- As much of the cost as the budget has, if that is at least smallest. The layout is in budget.lua. Parameters: limit,
+-- width, smallest. left is what was granted, or what there is; a grant of nothing writes nothing.
 local budget, finish, another = current(key, limit, width)
 local granted = max(0, min(cost, floor(budget)))
-if granted >= 1 then
+if granted >= 1 and granted >= smallest then
   allowed = 1
   if another then call('UNLINK', key) end
   call('HSET', key, 'budget', format('%.0f', budget - granted), 'expiresAt', format('%.0f', finish))

@@ -5,7 +5,7 @@ local function window(key, cost, write, limit, start, finish)
   start, count = current(key, start)
   local reset = whole(ceil(finish(start)))
   local allowed, wait = 0, 1
-  if count > 0 and reset == ended then
+  if count > 0 and cost > 0 and reset == ended then
     allowed, wait, count = 1, 0, max(0, count - cost)
     if count > 0 then
       call('HSET', key, 'c', format('%.17g', count))
