@@ -42,6 +42,15 @@
 // costRoomRingSize and unit, which have no effect yet. Such a policy only checks, and
 // has no prefix outside its block.
 //
+// # Budgets
+//
+// A policy may count tokens that were used already, as callers debit them:
+//
+//	tokenBudget  budget, window (window or windowMs), maxKeys = 100000; of one process
+//	fleetBudget  the same on [Env.Store]; prefix = defaults.prefix, or the policy's name
+//
+// Such a policy only debits, and has no prefix outside its block.
+//
 // # Leases
 //
 // A block beside the strategy spends it in leases; a policy has at most one such block.

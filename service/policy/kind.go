@@ -21,8 +21,8 @@ type kind struct {
 
 // kinds are all of them. A policy has at most one; one that has none is plain.
 var kinds = []kind{
-	{name: "tokenBudget"},
-	{name: "fleetBudget"},
+	{name: "tokenBudget", read: readTokenBudget},
+	{name: "fleetBudget", read: readFleetBudget},
 	{name: "fairEscrow", read: readFairEscrow},
 	{name: "federatedFairEscrow", read: readFederatedFairEscrow},
 	{name: "concurrency", rated: true},

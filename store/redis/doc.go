@@ -23,7 +23,8 @@
 // rule. Of the transitions of other packages of this project, those of a federation's coordinator have
 // scripts with a layout of their own: a hash with the budget that a window has left and the
 // window's end. They run alone and in CheckMany's pipelines. All and Any refuse all of these, and Load
-// those with a layout of their own, with an error that matches [throttlekit.ErrUnsupported].
+// those with a layout of their own, with an error that matches [throttlekit.ErrUnsupported]. The accounts of
+// package budget have a script, too, which also runs over several keys in one atomic step.
 //
 // Peek and Forecast read a record and the server's time in one view. CheckMany sends all its
 // checks in one pipeline, and each script reads the server's clock for itself. All and Any are

@@ -63,6 +63,7 @@ var (
 
 	federationLease  = strategy{"federation_lease", "federationlease", "limit, width, smallest", []string{"helpers", "budget"}}
 	federationReturn = strategy{"federation_return", "federationreturn", "limit, width, ended", []string{"helpers", "budget"}}
+	tokenBudget      = strategy{"token_budget", "budgetstep", "op, frames_name, id_name, amount, extra, lasts", []string{"helpers"}}
 	regionPool       = strategy{"region_pool", "regionpool", "limit, width, most, weight, ended, region_name", []string{"helpers"}}
 )
 
@@ -76,7 +77,7 @@ var (
 	kindLeakyBucket      = &kind{Script: leakyBucket.alone(4), id: "6", layout: stringLayout, cost: 4}
 	kindQuota            = &kind{quota.alone(3), "7", hashLayout, 3, quota.upTo(hashLayout), quota.refund()}
 
-	scriptTogether = together(gcra, tokenBucket, fixedWindow, slidingWindow, slidingWindowLog, leakyBucket, quota, decidedHere)
+	scriptTogether = together(gcra, tokenBucket, fixedWindow, slidingWindow, slidingWindowLog, leakyBucket, quota, decidedHere, tokenBudget)
 	scriptLoad     = newScript("load", source("load"))
 	scriptSwap     = newScript("swap", source("swap"))
 )
@@ -87,6 +88,7 @@ var named = map[string]*kind{
 	"federationLease":  {Script: federationLease.alone(2), cost: 2},
 	"federationReturn": {Script: federationReturn.alone(2), cost: 2},
 	"regionPool":       {Script: regionPool.alone(2), cost: 2},
+	"tokenBudget":      {Script: tokenBudget.alone(2), id: "9", cost: 2},
 }
 
 const (
