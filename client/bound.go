@@ -45,3 +45,8 @@ func (b *BoundPolicy) Peek(ctx context.Context, key string) (throttlekit.Decisio
 func (b *BoundPolicy) Forecast(ctx context.Context, key string, cost int64) (throttlekit.Forecast, error) {
 	return b.client.Forecast(ctx, b.policy, key, cost)
 }
+
+// Debit is [Client.Debit].
+func (b *BoundPolicy) Debit(ctx context.Context, key string, tokens int64) (throttlekit.Decision, error) {
+	return b.client.Debit(ctx, b.policy, key, tokens)
+}

@@ -21,6 +21,7 @@ type Client struct {
 	unavailable Unavailable
 	onDegraded  func(error)
 	secret      string // for Fleet, empty for none
+	options     []grpc.CallOption
 
 	degraded atomic.Uint64
 	closed   atomic.Bool
@@ -36,8 +37,10 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	}
 	c := &Client{conn: o.conn, timeout: o.timeout, unavailable: o.unavailable, onDegraded: o.degraded, secret: o.secret}
 	if o.conn != nil {
+		c.options = borrowedCallOptions
 		return c, nil
 	}
+	c.options = callOptions
 	c.owned, err = grpc.NewClient(addr, o.dialOptions()...)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
@@ -141,9 +144,33 @@ func (c *Client) Forecast(ctx context.Context, policy, key string, cost int64) (
 	}, nil
 }
 
+// Debit books tokens that were spent already, from 1 to 2^53-1, against the budget of a key, for policies that keep token
+// budgets. It is refused only once the budget is used up: the debit that crosses the line is allowed and booked in full,
+// with none Remaining, and a refused one books nothing. So what a window books exceeds its budget by at most the last debit
+// less one: debit small pieces, before they are handed on, and stop at the first refusal. Keys are those of [Client.Check].
+//
+// A debit is sent once. After [ErrUnavailable] and after both context errors it is unknown whether it was booked: sending
+// it again may book it twice, and not doing so may leave it out. A decision by the mode of [WithUnavailable] says nothing
+// about that either.
+func (c *Client) Debit(ctx context.Context, policy, key string, tokens int64) (throttlekit.Decision, error) {
+	if err := validUnits("tokens", tokens); err != nil {
+		return throttlekit.Decision{}, err
+	}
+	var res throttlekitv1.DebitResponse
+	req := &throttlekitv1.DebitRequest{Policy: policy, Key: key, Tokens: tokens}
+	if err := c.call(ctx, throttlekitv1.RateLimiter_Debit_FullMethodName, req, &res); err != nil {
+		return c.standIn(err)
+	}
+	return decision(res.GetDecision())
+}
+
 // callOptions are the same for every call. The generated stubs would make a slice for each, and leave no way to give a
 // connection of the caller's our codec.
 var callOptions = []grpc.CallOption{grpc.StaticMethod(), grpc.ForceCodecV2(newCodec())}
+
+// borrowedCallOptions are those on a connection of the caller's, which may have a retry policy, in its options or in a
+// service config found in DNS. With no room to keep a request in, grpc-go cannot send it again once it has been sent.
+var borrowedCallOptions = append([]grpc.CallOption{grpc.MaxRetryRPCBufferSize(0)}, callOptions...)
 
 // call runs one method within the client's timeout, unless the caller has set a deadline.
 func (c *Client) call(ctx context.Context, method string, req, res any) error {
@@ -160,7 +187,7 @@ func (c *Client) callWithin(ctx context.Context, timeout time.Duration, method s
 	if c.closed.Load() {
 		return throttlekit.ErrClosed
 	}
-	if err := c.conn.Invoke(bounded, method, req, res, callOptions...); err != nil {
+	if err := c.conn.Invoke(bounded, method, req, res, c.options...); err != nil {
 		return c.explain(ctx, err)
 	}
 	return nil

@@ -37,6 +37,7 @@ type fake struct {
 	checkMany func(req *throttlekitv1.CheckManyRequest) (*throttlekitv1.CheckManyResponse, error)
 	peek      func(req *throttlekitv1.PeekRequest) (*throttlekitv1.PeekResponse, error)
 	forecast  func(req *throttlekitv1.ForecastRequest) (*throttlekitv1.ForecastResponse, error)
+	debit     func(ctx context.Context, req *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error)
 }
 
 func (f *fake) Check(ctx context.Context, req *throttlekitv1.CheckRequest) (*throttlekitv1.CheckResponse, error) {
@@ -55,6 +56,10 @@ func (f *fake) Forecast(_ context.Context, req *throttlekitv1.ForecastRequest) (
 	return f.forecast(req)
 }
 
+func (f *fake) Debit(ctx context.Context, req *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
+	return f.debit(ctx, req)
+}
+
 // serve runs a plain grpc-go server with f and returns where.
 func serve(tb testing.TB, f *fake, opts ...grpc.ServerOption) string {
 	tb.Helper()
@@ -67,6 +72,12 @@ func serveAt(tb testing.TB, network, addr string, f *fake, opts ...grpc.ServerOp
 	if err != nil {
 		tb.Fatal(err)
 	}
+	serveOn(tb, l, f, opts...)
+	return l.Addr().String()
+}
+
+func serveOn(tb testing.TB, l net.Listener, f *fake, opts ...grpc.ServerOption) {
+	tb.Helper()
 	s := grpc.NewServer(opts...)
 	throttlekitv1.RegisterRateLimiterServer(s, f)
 	done := make(chan struct{})
@@ -78,7 +89,6 @@ func serveAt(tb testing.TB, network, addr string, f *fake, opts ...grpc.ServerOp
 		s.Stop()
 		<-done
 	})
-	return l.Addr().String()
 }
 
 func dial(tb testing.TB, addr string, opts ...Option) *Client {
@@ -112,6 +122,9 @@ func fails(err error) *fake {
 		checkMany: func(*throttlekitv1.CheckManyRequest) (*throttlekitv1.CheckManyResponse, error) { return nil, err },
 		peek:      func(*throttlekitv1.PeekRequest) (*throttlekitv1.PeekResponse, error) { return nil, err },
 		forecast:  func(*throttlekitv1.ForecastRequest) (*throttlekitv1.ForecastResponse, error) { return nil, err },
+		debit: func(context.Context, *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
+			return nil, err
+		},
 	}
 }
 
@@ -146,6 +159,10 @@ func TestTranslation(t *testing.T) {
 			asked = append(asked, req)
 			return &throttlekitv1.ForecastResponse{Forecast: &throttlekitv1.Forecast{SpendableNow: 1, NextReplenishAt: 2, FullAt: 3}}, nil
 		},
+		debit: func(_ context.Context, req *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
+			asked = append(asked, req)
+			return &throttlekitv1.DebitResponse{Decision: wire}, nil
+		},
 	}))
 	want := throttlekit.Decision{Allowed: true, Limit: 1, Remaining: 2, ResetAtMillis: 3, RetryAfterMillis: 4}
 	b, ctx := c.Bind("p"), t.Context()
@@ -172,12 +189,15 @@ func TestTranslation(t *testing.T) {
 	if err != nil || forecast != (throttlekit.Forecast{SpendableNow: 1, NextReplenishAtMillis: 2, FullAtMillis: 3}) {
 		t.Errorf("forecast: got %+v %v", forecast, err)
 	}
+	d, err = b.Debit(ctx, "k", 4)
+	expect("debit", d, err)
 	for i, want := range []proto.Message{
 		&throttlekitv1.CheckRequest{Policy: "p", Key: "k", Cost: 1},
 		&throttlekitv1.CheckRequest{Policy: "p", Key: "k", Cost: throttlekit.MaxSafe},
 		&throttlekitv1.PeekRequest{Policy: "p", Key: "k"},
 		&throttlekitv1.CheckManyRequest{Policy: "p", Keys: []string{"a", "b"}, Cost: 2},
 		&throttlekitv1.ForecastRequest{Policy: "p", Key: "k", Cost: 3},
+		&throttlekitv1.DebitRequest{Policy: "p", Key: "k", Tokens: 4},
 	} {
 		if !proto.Equal(asked[i], want) {
 			t.Errorf("request %d: got %v, want %v", i, asked[i], want)
@@ -193,7 +213,8 @@ func TestInvalidCostsStayHere(t *testing.T) {
 			_, err1 := c.CheckN(t.Context(), "p", "k", cost)
 			_, err2 := c.CheckMany(t.Context(), "p", []string{"k"}, cost)
 			_, err3 := c.Forecast(t.Context(), "p", "k", cost)
-			for _, err := range []error{err1, err2, err3} {
+			_, err4 := c.Debit(t.Context(), "p", "k", cost)
+			for _, err := range []error{err1, err2, err3, err4} {
 				if !errors.Is(err, throttlekit.ErrInvalid) {
 					t.Errorf("cost %d: got %v, want ErrInvalid", cost, err)
 				}
@@ -242,7 +263,8 @@ func TestErrorsByStatus(t *testing.T) {
 			_, err2 := c.CheckMany(t.Context(), "p", []string{"k"}, 1)
 			_, err3 := c.Peek(t.Context(), "p", "k")
 			_, err4 := c.Forecast(t.Context(), "p", "k", 1)
-			for i, err := range []error{err1, err2, err3, err4} {
+			_, err5 := c.Debit(t.Context(), "p", "k", 1)
+			for i, err := range []error{err1, err2, err3, err4, err5} {
 				for _, sentinel := range sentinels {
 					if got, want := errors.Is(err, sentinel), errors.Is(sentinel, test.want); got != want {
 						t.Errorf("call %d: %v: is %q: got %v, want %v", i, err, sentinel, got, want)
@@ -275,12 +297,16 @@ func TestBreachesOfContract(t *testing.T) {
 		forecast: func(*throttlekitv1.ForecastRequest) (*throttlekitv1.ForecastResponse, error) {
 			return &throttlekitv1.ForecastResponse{}, nil
 		},
+		debit: func(context.Context, *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
+			return &throttlekitv1.DebitResponse{}, nil
+		},
 	}), WithUnavailable(FailOpen))
 	_, err1 := c.Check(t.Context(), "p", "k")
 	_, err2 := c.CheckMany(t.Context(), "p", []string{"k", "l"}, 1)
 	_, err3 := c.Peek(t.Context(), "p", "k")
 	_, err4 := c.Forecast(t.Context(), "p", "k", 1)
-	for i, err := range []error{err1, err2, err3, err4} {
+	_, err5 := c.Debit(t.Context(), "p", "k", 1)
+	for i, err := range []error{err1, err2, err3, err4, err5} {
 		if err == nil {
 			t.Errorf("call %d: no error", i)
 		}

@@ -29,6 +29,11 @@
 // Those that come from a call also carry its gRPC status, for status.FromError. After ErrUnavailable and after both
 // context errors it is unknown whether the request was charged; no call is ever repeated once the service may have seen it.
 //
+// # Token budgets
+//
+// [Client.Debit] books what was spent already, such as the tokens of a model's answer, piece by piece as they come. It is
+// refused once the budget is used up, and the stream has to stop then.
+//
 // # Leases
 //
 // [Fleet.Leased] spends what the service has lent it, at the price of a counter, and keeps the limit of a federated policy

@@ -60,6 +60,54 @@ func Example() {
 	// true
 }
 
+// meters stands in for a service whose policy "tokens" has a budget of 10 tokens.
+type meters struct {
+	throttlekitv1.UnimplementedRateLimiterServer
+
+	served int64
+}
+
+func (m *meters) Debit(_ context.Context, req *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
+	d := &throttlekitv1.Decision{Allowed: m.served < 10, Limit: 10}
+	if d.GetAllowed() {
+		m.served += req.GetTokens()
+	}
+	d.Remaining = max(0, 10-m.served)
+	return &throttlekitv1.DebitResponse{Decision: d}, nil
+}
+
+// A stream is metered as it comes, and stops at the first refusal. What crosses the budget is booked in full.
+func ExampleClient_Debit() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	server := grpc.NewServer()
+	throttlekitv1.RegisterRateLimiterServer(server, new(meters))
+	go func() { _ = server.Serve(listener) }()
+	defer server.Stop()
+
+	c, err := client.Dial(listener.Addr().String())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	for _, tokens := range []int64{4, 4, 4, 4} {
+		d, err := c.Debit(context.Background(), "tokens", "ann", tokens)
+		fmt.Println(d.Allowed, d.Remaining, err)
+		if err != nil || !d.Allowed {
+			break
+		}
+	}
+	// Output:
+	// true 6 <nil>
+	// true 2 <nil>
+	// true 0 <nil>
+	// false 0 <nil>
+}
+
 // A bound policy goes wherever a limiter goes.
 func ExampleClient_Bind() {
 	addr, stop := startService()

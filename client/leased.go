@@ -94,9 +94,10 @@ type lender struct {
 	timeout time.Duration
 }
 
-// Lease implements [lease.Source].
+// Lease implements [lease.Source]. The deadline of ctx is the holder's, later than the client's own. It is left out, since
+// a deadline that has passed would be taken for one of the caller's, which no mode answers.
 func (s *lender) Lease(ctx context.Context, domain string, _, wants int64) (lease.Grant, error) {
-	return s.fleet.reserve(ctx, s.timeout, s.policy, domain, wants)
+	return s.fleet.reserve(context.WithoutCancel(ctx), s.timeout, s.policy, domain, wants)
 }
 
 // Return implements [lease.Source].

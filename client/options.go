@@ -58,7 +58,7 @@ func WithPlaintext() Option { return func(o *options) { o.plaintext = true } }
 // error. Defaults to [DefaultTimeout].
 func WithTimeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
 
-// WithUnavailable says what Check, CheckN and CheckMany answer when the service cannot be reached or does not answer
+// WithUnavailable says what Check, CheckN, CheckMany and Debit answer when the service cannot be reached or does not answer
 // within [WithTimeout]. A decision made up so has Allowed as the mode says, and zeros. Calls that charge nothing report
 // the error in any case, and so does every call that was invalid, refused by the service, or ended by its own context.
 // Defaults to [ReturnError].
@@ -75,7 +75,7 @@ func WithDialOptions(opts ...grpc.DialOption) Option {
 }
 
 // WithConn uses a connection that the caller made and will close; the address is not used. It excludes options about
-// making a connection.
+// making a connection. A retry policy of the connection does not apply, since a call that charges must not be made twice.
 func WithConn(conn grpc.ClientConnInterface) Option { return func(o *options) { o.conn = conn } }
 
 // settle applies the options and reports everything that is wrong at once.
@@ -134,7 +134,7 @@ func (o *options) dialOptions() []grpc.DialOption {
 	}
 	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
-		// A check charges, so none is sent twice, and no service config found in DNS may say otherwise. grpc-go still
+		// Checks and debits charge, so none is sent twice, and no service config found in DNS may say otherwise. grpc-go still
 		// repeats requests that the service provably never saw.
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),

@@ -54,10 +54,13 @@ func TestUnavailableService(t *testing.T) {
 				if err != nil || len(many) != 2 || many[0] != want || many[1] != want || c.Degraded() != 2 {
 					t.Errorf("mode %d: many: got %+v %v, degraded %d", mode, many, err, c.Degraded())
 				}
+				if d, err := c.Debit(t.Context(), "p", "k", 1); d != want || err != nil || c.Degraded() != 3 {
+					t.Errorf("mode %d: debit: got %+v %v, want %+v", mode, d, err, want)
+				}
 				if _, err := c.Peek(t.Context(), "p", "k"); !errors.Is(err, ErrUnavailable) {
 					t.Errorf("mode %d: peek: got %v, want ErrUnavailable", mode, err)
 				}
-				if _, err := c.Forecast(t.Context(), "p", "k", 1); !errors.Is(err, ErrUnavailable) || c.Degraded() != 2 {
+				if _, err := c.Forecast(t.Context(), "p", "k", 1); !errors.Is(err, ErrUnavailable) || c.Degraded() != 3 {
 					t.Errorf("mode %d: forecast: got %v, want ErrUnavailable", mode, err)
 				}
 			})

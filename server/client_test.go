@@ -26,7 +26,8 @@ func TestClientAndServerAgree(t *testing.T) {
 	closed := behaving{"closed", func(context.Context) error { return throttlekit.ErrClosed }}
 	odd := behaving{"odd", func(context.Context) error { return errors.New("odd") }}
 	inProcess := limiter(5)
-	svc := policies(t, broken, closed, odd, plain{"wide", inProcess})
+	tokens := newMeter(t)
+	svc := policies(t, broken, closed, odd, plain{"wide", inProcess}, meter{"tokens", tokens})
 	s, stop := serve(t, svc, local())
 	c, err := client.Dial(s.GRPCAddr().String(), client.WithTimeout(30*time.Second))
 	if err != nil {
@@ -61,6 +62,24 @@ func TestClientAndServerAgree(t *testing.T) {
 		t.Errorf("many: got %+v %v", many, err)
 	}
 
+	for i, debit := range []int64{4, 5, throttlekit.MaxSafe / 4, 1} { // the third crosses the budget
+		got, err := c.Debit(ctx, "tokens", "\xff", debit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := tokens.Peek(ctx, "\xff")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := after.Decision
+		if i < 3 {
+			want.Allowed, want.RetryAfterMillis = true, 0
+		}
+		if got != want || got.Allowed != (i < 3) {
+			t.Errorf("debit %d: got %+v, want %+v", i, got, want)
+		}
+	}
+
 	sentinels := []error{
 		throttlekit.ErrInvalid, throttlekit.ErrPolicyNotFound, throttlekit.ErrUnsupported, throttlekit.ErrStoreUnavailable,
 		throttlekit.ErrClosed, client.ErrUnavailable, context.Canceled, context.DeadlineExceeded,
@@ -74,6 +93,9 @@ func TestClientAndServerAgree(t *testing.T) {
 	}{
 		{"unknown policy", peek("nine"), throttlekit.ErrPolicyNotFound, codes.NotFound},
 		{"unsupported", second(c.Forecast(ctx, "broken", "k", 1)), throttlekit.ErrUnsupported, codes.Unimplemented},
+		{"no meter", second(c.Debit(ctx, "five", "k", 1)), throttlekit.ErrUnsupported, codes.Unimplemented},
+		{"unknown meter", second(c.Debit(ctx, "nine", "k", 1)), throttlekit.ErrPolicyNotFound, codes.NotFound},
+		{"long key of a meter", second(c.Debit(ctx, "tokens", strings.Repeat("k", 64<<10+1), 1)), throttlekit.ErrInvalid, codes.InvalidArgument},
 		{"long key", second(c.Check(ctx, "five", strings.Repeat("k", 64<<10+1))), throttlekit.ErrInvalid, codes.InvalidArgument},
 		{"store", peek("broken"), throttlekit.ErrStoreUnavailable, codes.Unavailable},
 		{"closed service", peek("closed"), client.ErrUnavailable, codes.Unavailable},

@@ -11,9 +11,9 @@
 //
 // # Requests
 //
-// A cost of 0 means 1. Keys are bytes, up to 64 KiB of them, although the contract calls them text: binary protobuf with
-// a key that is not UTF-8 is understood, on both doors. JSON can only carry text. A message is at most 4 MiB, or the
-// answer is RESOURCE_EXHAUSTED.
+// A cost of 0 means 1, and so does a debit of 0 tokens. Keys are bytes, up to 64 KiB of them, although the contract calls
+// them text: binary protobuf with a key that is not UTF-8 is understood, on both doors. JSON can only carry text. A message
+// is at most 4 MiB, or the answer is RESOURCE_EXHAUSTED.
 //
 // # Fleet
 //

@@ -113,6 +113,9 @@ func TestErrorsThroughEveryDoor(t *testing.T) {
 		fails("late", fmt.Errorf("reading: %w", context.DeadlineExceeded)),
 		fails("gone", context.Canceled),
 		behaving{"panics", func(context.Context) error { panic("secret") }},
+		meter{"tokens", newMeter(t)},
+		brokenMeter{"broke", fmt.Errorf("%w: no route to redis", throttlekit.ErrStoreUnavailable)},
+		brokenMeter{"oddmeter", errors.New("the moon is full")},
 	)
 	var log syncBuffer
 	cfg := local()
@@ -128,6 +131,12 @@ func TestErrorsThroughEveryDoor(t *testing.T) {
 	peek := func(policy string) func(context.Context, stub) error {
 		return func(ctx context.Context, door stub) error {
 			_, err := door.Peek(ctx, &throttlekitv1.PeekRequest{Policy: policy})
+			return err
+		}
+	}
+	debit := func(policy, key string, tokens int64) func(context.Context, stub) error {
+		return func(ctx context.Context, door stub) error {
+			_, err := door.Debit(ctx, &throttlekitv1.DebitRequest{Policy: policy, Key: key, Tokens: tokens})
 			return err
 		}
 	}
@@ -169,15 +178,20 @@ func TestErrorsThroughEveryDoor(t *testing.T) {
 		{"debit", func(ctx context.Context, door stub) error {
 			_, err := door.Debit(ctx, &throttlekitv1.DebitRequest{Policy: "five"})
 			return err
-		}, codes.Unimplemented, "UNSUPPORTED", `policy "five" keeps no token budget`},
+		}, codes.Unimplemented, "UNSUPPORTED", `policy "five" of kind test cannot debit`},
 		{"debit of an unknown policy", func(ctx context.Context, door stub) error {
 			_, err := door.Debit(ctx, &throttlekitv1.DebitRequest{Policy: "nine"})
 			return err
 		}, codes.NotFound, "POLICY_NOT_FOUND", `configured: "five"`},
-		{"debit of a policy that checks only one", func(ctx context.Context, door stub) error {
-			_, err := door.Debit(ctx, &throttlekitv1.DebitRequest{Policy: "down"})
-			return err
-		}, codes.Unimplemented, "UNSUPPORTED", `"down"`},
+		{"negative debit", debit("tokens", "k", -1), codes.InvalidArgument, "INVALID", "tokens must be an integer from 1 to 9007199254740991, got -1"},
+		{"debit beyond 2^53-1", debit("tokens", "k", throttlekit.MaxSafe+1), codes.InvalidArgument, "INVALID", "tokens"},
+		{"largest int64 debited", debit("tokens", "k", 1<<63-1), codes.InvalidArgument, "INVALID", "tokens"},
+		{"smallest int64 debited", debit("tokens", "k", -1<<63), codes.InvalidArgument, "INVALID", "tokens"},
+		{"debit of a long key", debit("tokens", strings.Repeat("k", 64<<10+1), 1), codes.InvalidArgument, "INVALID", "key"},
+		{"debit on a broken store fails open", debit("broke", "k", 1), codes.OK, "", ""},
+		{"debit that fails unforeseen", debit("oddmeter", "k", 1), codes.Internal, "", "the moon is full"},
+		{"check of a meter", check("tokens", "k", 1), codes.Unimplemented, "UNSUPPORTED", `policy "tokens" of kind test cannot check`},
+		{"peek at a meter", peek("tokens"), codes.Unimplemented, "UNSUPPORTED", `policy "tokens" of kind test cannot peek`},
 		{"admit", func(ctx context.Context, door stub) error {
 			_, err := door.Admit(ctx, &throttlekitv1.AdmitRequest{Policy: "five"})
 			return err

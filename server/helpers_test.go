@@ -17,6 +17,7 @@ import (
 	"github.com/throttlekit/throttlekit-go"
 	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
 	"github.com/throttlekit/throttlekit-go/api/throttlekit/v1/throttlekitv1connect"
+	"github.com/throttlekit/throttlekit-go/budget"
 	"github.com/throttlekit/throttlekit-go/service"
 )
 
@@ -67,6 +68,42 @@ func (b behaving) Check(ctx context.Context, _ string, _ float64) (throttlekit.D
 
 func (b behaving) Peek(ctx context.Context, _ string) (throttlekit.Decision, error) {
 	return throttlekit.Decision{}, b.behave(ctx)
+}
+
+// meter is a policy that can debit and nothing else.
+type meter struct {
+	named
+
+	meter *budget.Meter
+}
+
+func (m meter) Debit(ctx context.Context, key string, tokens int64) (throttlekit.Decision, error) {
+	return m.meter.Debit(ctx, key, tokens)
+}
+
+// newMeter has ten tokens an hour for each key, by a clock that stands still.
+func newMeter(tb testing.TB) *budget.Meter {
+	tb.Helper()
+	m, err := budget.NewMeter(budget.Config{
+		Clock:  throttlekit.NewManualClock(epoch),
+		Budget: &budget.Budget{Windows: []budget.Window{{Limit: 10, Width: time.Hour}}},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+// brokenMeter is a policy whose every debit is an error.
+type brokenMeter struct {
+	named
+
+	err error
+}
+
+func (b brokenMeter) Debit(context.Context, string, int64) (throttlekit.Decision, error) {
+	return throttlekit.Decision{}, b.err
 }
 
 // must makes a value that cannot fail in these tests.

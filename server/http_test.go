@@ -12,9 +12,12 @@ import (
 // What someone sees who tries the HTTP door by hand.
 func TestHTTPByHand(t *testing.T) {
 	t.Parallel()
-	s, _ := serve(t, policies(t), local())
+	s, _ := serve(t, policies(t, meter{"tokens", newMeter(t)}), local())
 	client := httpClient(t)
-	const check = "/throttlekit.v1.RateLimiter/Check"
+	const (
+		check = "/throttlekit.v1.RateLimiter/Check"
+		debit = "/throttlekit.v1.RateLimiter/Debit"
+	)
 	for _, test := range []struct {
 		name              string
 		method, path      string
@@ -39,7 +42,19 @@ func TestHTTPByHand(t *testing.T) {
 		},
 		{"unknown policy", http.MethodPost, check, "application/json", `{"policy":"nine"}`, 404, []string{`"code":"not_found"`, `\"five\"`}},
 		{"negative cost", http.MethodPost, check, "application/json", `{"policy":"five","cost":-1}`, 400, []string{`"code":"invalid_argument"`, "cost"}},
-		{"debit", http.MethodPost, "/throttlekit.v1.RateLimiter/Debit", "application/json", `{"policy":"five"}`, 501, []string{`"code":"unimplemented"`}},
+		{"debit of no meter", http.MethodPost, debit, "application/json", `{"policy":"five"}`, 501, []string{`"code":"unimplemented"`}},
+		{
+			"debit", http.MethodPost, debit, "application/json", `{"policy":"tokens","key":"me","tokens":12}`, 200,
+			[]string{`"allowed":true`, `"limit":"10"`, `"remaining":"0"`, `"resetAt":"17`, `"retryAfterMs":"0"`},
+		},
+		{"debit of 0 tokens", http.MethodPost, debit, "application/json", `{"policy":"tokens","key":"you","tokens":"0"}`, 200, []string{`"remaining":"9"`}},
+		{"debit without tokens", http.MethodPost, debit, "application/json", `{"policy":"tokens","key":"they"}`, 200, []string{`"remaining":"9"`}},
+		{
+			"negative debit", http.MethodPost, debit, "application/json", `{"policy":"tokens","tokens":-1}`, 400,
+			[]string{`"code":"invalid_argument"`, "tokens must be an integer from 1"},
+		},
+		{"debit of an unknown policy", http.MethodPost, debit, "application/json", `{"policy":"nine"}`, 404, []string{`"code":"not_found"`}},
+		{"debit by GET", http.MethodGet, debit, "", "", 405, nil},
 		{"no JSON", http.MethodPost, check, "application/json", `policy=five`, 400, []string{`"code":"invalid_argument"`}},
 		{"no body", http.MethodPost, check, "application/json", ``, 400, []string{`"code":"invalid_argument"`}},
 		{"a key of another type", http.MethodPost, check, "application/json", `{"policy":"five","key":7}`, 400, []string{`"code":"invalid_argument"`}},

@@ -11,12 +11,14 @@ import (
 
 // Service is what stands behind the doors: a service.Service of this project, or anything that answers like one. It is
 // called by many goroutines at once. Errors are told apart by the sentinels of package throttlekit; a cost that is not
-// above 0 and at most 2^53-1 must be answered by ErrInvalid, and CheckMany without keys must charge nothing.
+// above 0 and at most 2^53-1, and tokens that are not from 1 to 2^53-1, must be answered by ErrInvalid, and CheckMany
+// without keys must charge nothing.
 type Service interface {
 	Check(ctx context.Context, policy, key string, cost float64) (throttlekit.Decision, error)
 	CheckMany(ctx context.Context, policy string, keys []string, cost float64) ([]throttlekit.Decision, error)
 	Peek(ctx context.Context, policy, key string) (throttlekit.Decision, error)
 	Forecast(ctx context.Context, policy, key string, cost float64) (throttlekit.Forecast, error)
+	Debit(ctx context.Context, policy, key string, tokens int64) (throttlekit.Decision, error)
 }
 
 // rateLimiter translates between the wire and the service, for both doors: their unary signatures are the same. It
@@ -68,7 +70,15 @@ func (r *rateLimiter) Forecast(ctx context.Context, req *throttlekitv1.ForecastR
 }
 
 func (r *rateLimiter) Debit(ctx context.Context, req *throttlekitv1.DebitRequest) (*throttlekitv1.DebitResponse, error) {
-	return nil, r.cannot(ctx, req.GetPolicy(), "keeps no token budget to debit")
+	tokens := req.GetTokens()
+	if tokens == 0 {
+		tokens = 1
+	}
+	d, err := r.svc.Debit(ctx, req.GetPolicy(), req.GetKey(), tokens)
+	if err != nil {
+		return nil, err
+	}
+	return &throttlekitv1.DebitResponse{Decision: decision(d)}, nil
 }
 
 func (r *rateLimiter) Admit(ctx context.Context, req *throttlekitv1.AdmitRequest) (*throttlekitv1.AdmitResponse, error) {

@@ -3,6 +3,7 @@ package service_test
 import (
 	"testing"
 
+	"github.com/throttlekit/throttlekit-go/budget"
 	"github.com/throttlekit/throttlekit-go/service"
 )
 
@@ -19,5 +20,21 @@ func BenchmarkCheck(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkDebit says the same of a meter.
+func BenchmarkDebit(b *testing.B) {
+	s, err := service.New(service.Config{Policies: []service.Policy{newMeter(b, nil, budget.MaxTokens)}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	ctx := b.Context()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Debit(ctx, "tokens", "user:12345", 1); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

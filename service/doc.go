@@ -2,7 +2,7 @@
 // A program that embeds it runs exactly what the server runs.
 //
 // A [Policy] is what a name in a policy file builds. What it can do are small
-// interfaces (check, check many, peek, forecast, reserve); the service asks for the capability
+// interfaces (check, check many, peek, forecast, debit, reserve); the service asks for the capability
 // and answers [throttlekit.ErrUnsupported] if the policy lacks it. When a store cannot
 // decide, the fail mode does, and the answer says so to every [Tap].
 //

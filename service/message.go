@@ -62,3 +62,10 @@ func validKeys(keys []string) error {
 	}
 	return nil
 }
+
+func validUnits(field string, n int64) error {
+	if n >= 1 && n <= throttlekit.MaxSafe {
+		return nil
+	}
+	return &throttlekit.InvalidError{Field: field, Value: n, Rule: "must be an integer from 1 to 9007199254740991"}
+}

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/throttlekit/throttlekit-go"
 )
@@ -40,16 +39,13 @@ func (s *Service) Reserve(ctx context.Context, policy, domain string, wants int6
 	if err := s.ready(h, true, "reserve", domain); err != nil {
 		return Grant{}, err
 	}
-	if wants < 1 || wants > throttlekit.MaxSafe {
-		return Grant{}, &throttlekit.InvalidError{Field: "wants", Value: wants, Rule: "must be an integer from 1 to 9007199254740991"}
+	if err := validUnits("wants", wants); err != nil {
+		return Grant{}, err
 	}
 	if domain == "" {
 		domain = policy
 	}
-	var start time.Time
-	if len(s.taps) > 0 {
-		start = s.now()
-	}
+	start := s.begin()
 	g, err := h.reserver.Reserve(ctx, domain, wants)
 	if err != nil {
 		return Grant{}, err

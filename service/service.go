@@ -64,6 +64,7 @@ type held struct {
 	batch      BatchChecker
 	peeker     Peeker
 	forecaster Forecaster
+	debiter    Debiter
 	reserver   Reserver
 	outages    gate
 }
@@ -120,6 +121,7 @@ func (s *Service) hold(i int, p Policy, fallback FailMode) error {
 	h.batch, _ = p.(BatchChecker)
 	h.peeker, _ = p.(Peeker)
 	h.forecaster, _ = p.(Forecaster)
+	h.debiter, _ = p.(Debiter)
 	h.reserver, _ = p.(Reserver)
 
 	name := h.info.Name
@@ -207,12 +209,25 @@ func (s *Service) check(ctx context.Context, h *held, key string, cost float64) 
 	if err := s.ready(h, h.checker != nil, "check", key); err != nil {
 		return throttlekit.Decision{}, err
 	}
-	var start time.Time
+	start := s.begin()
+	d, err := h.checker.Check(ctx, key, cost)
+	return s.conclude(ctx, h, key, cost, start, d, err)
+}
+
+// begin is when a request began, if there is a tap that is told how long it took.
+func (s *Service) begin() (start time.Time) {
 	if len(s.taps) > 0 {
 		start = s.now()
 	}
+	return start
+}
+
+// conclude makes an answer of what a policy gave for a request that consumes: the fail mode
+// decides where the store could not, and the taps are told.
+func (s *Service) conclude(
+	ctx context.Context, h *held, key string, cost float64, start time.Time, d throttlekit.Decision, err error,
+) (throttlekit.Decision, error) {
 	var stoodIn FailMode
-	d, err := h.checker.Check(ctx, key, cost)
 	if err != nil {
 		if d, err = s.standIn(ctx, h, err, 1); err != nil {
 			return throttlekit.Decision{}, err
@@ -241,10 +256,7 @@ func (s *Service) CheckMany(ctx context.Context, policy string, keys []string, c
 	if err := validKeys(keys); err != nil {
 		return nil, err
 	}
-	var start time.Time
-	if len(s.taps) > 0 {
-		start = s.now()
-	}
+	start := s.begin()
 	var stoodIn FailMode
 	decisions, err := h.batch.CheckMany(ctx, keys, cost)
 	switch {

@@ -22,7 +22,7 @@ type Event struct {
 	Policy Info
 	// Key is the key as the caller gave it.
 	Key string
-	// Cost is what was asked for, or of a lease that was granted, what it lends.
+	// Cost is what was asked for, of a Debit its tokens, or of a lease that was granted, what it lends.
 	Cost float64
 	// Lease says that Cost units were lent to a holder, who spends them without further
 	// events; if the decision denies, that as many were wanted and none was left. The

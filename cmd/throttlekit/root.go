@@ -28,7 +28,7 @@ Exit codes: 0 done, or allowed; 1 something failed; 2 flags, arguments or config
 	root.SetFlagErrorFunc(explainFlag)
 	root.AddCommand(
 		newServe(),
-		newCheck(), newPeek(), newForecast(),
+		newCheck(), newPeek(), newForecast(), newDebit(),
 		newPolicy(), newConformance(), newDoctor(),
 		newVersion(),
 	)
