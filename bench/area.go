@@ -23,6 +23,7 @@ var areas = []area{
 	{"grpc", "one server and 64 callers over loopback, against a bare grpc-go echo", grpcRows},
 	{"redis", "many processes on one Redis: checks against a peer, a floor and memory", redisRows},
 	{"lease", "leasing: a unit handed out against a check, batches against round trips", leaseRows},
+	{"budget", "token budgets: debits, reservations and grants against checks and round trips", budgetRows},
 	{"postgres", "many processes on one PostgreSQL: checks against a bare upsert", postgresRows},
 }
 
