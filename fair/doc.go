@@ -29,8 +29,19 @@
 //
 // Shared windows are those of the store. Processes never compare wall clocks: a lease says
 // how long its window still lasts by the store's clock, and the process counts that down on its
-// monotonic clock from when it asked, so that it stops spending in time. The two clocks
-// must run at the same pace, not show the same time.
+// monotonic clock from when it asked, less what [throttlekit.Usable] leaves out, so that it
+// stops spending in time. The two clocks may show any times; their paces may differ by
+// [throttlekit.Drift]. What is left of a window then, and windows of a few milliseconds as
+// a whole, cost a call for each round of checks.
+//
+// # Costs
+//
+// A check takes some tenths of a microsecond as long as weights and costs are whole numbers.
+// Only one that borrows counts all active tenants, if one has come or gone, or a weight or
+// the budget has changed, since they were last counted. One weight or cost that is not whole,
+// or weights that sum to more than [throttlekit.MaxSafe], has every later check of that
+// window count them, so that results do not depend on the order of rounding: 0.15 to 0.6 ms with
+// 100,000. Scale weights and costs to whole numbers, or bound the tenants by MaxTenants.
 //
 // All types are safe for concurrent use.
 package fair

@@ -41,7 +41,8 @@ type EscrowConfig struct {
 	// Timeout bounds a call to the store, which may serve several checks. Defaults to 1 s.
 	Timeout time.Duration
 	// Monotonic tells how much time has passed since some instant, for escrows with a store.
-	// It never goes back. Defaults to the monotonic clock of the process.
+	// It never goes back, and its pace is that of the store's clock up to [throttlekit.Drift].
+	// Defaults to the monotonic clock of the process.
 	Monotonic func() time.Duration
 }
 
@@ -127,6 +128,9 @@ func (e *Escrow) share(most int) error {
 		},
 		refusal: func(s *seat) verdict { return verdict{limit: s.used} },
 		giveBack: func(ctx context.Context, end int64, units float64) error {
+			if units == 0 {
+				return nil
+			}
 			windowed, ok := rule.(throttlekit.Windowed)
 			if !ok {
 				return throttlekit.ErrUnsupported
@@ -143,12 +147,14 @@ func (e *Escrow) Check(ctx context.Context, tenant string) (throttlekit.Decision
 	return e.CheckN(ctx, tenant, 1)
 }
 
-// CheckN decides on a request of the given cost and charges it, whole or not at all.
+// CheckN decides on a request of the given cost and charges it, whole or not at all. A cost
+// that is not a whole number makes every later check of its window slower: by 0.15 to 0.6 ms with
+// 100,000 active tenants.
 //
 // The error matches [throttlekit.ErrInvalid] if the tenant is empty, or cost or weight is not
 // finite, above 0 and at most [throttlekit.MaxSafe]. With a store it is otherwise that of the
-// store, which matches [throttlekit.ErrStoreUnavailable]; of ctx, which ends the waiting of
-// this check only; or [throttlekit.ErrClosed].
+// store, which matches [throttlekit.ErrStoreUnavailable], also if the store is silent for
+// Timeout; of ctx as it is, which ends the waiting of this check only; or [throttlekit.ErrClosed].
 func (e *Escrow) CheckN(ctx context.Context, tenant string, cost float64) (throttlekit.Decision, error) {
 	weight := e.config.WeightOf.of(tenant)
 	if err := validRequest(tenant, cost, weight); err != nil {

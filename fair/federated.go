@@ -25,8 +25,9 @@ type FederatedConfig struct {
 	MaxTenants int
 	// Timeout bounds a call to the store, which may serve several checks. Defaults to 1 s.
 	Timeout time.Duration
-	// Monotonic tells how much time has passed since some instant. It never goes back.
-	// Defaults to the monotonic clock of the process.
+	// Monotonic tells how much time has passed since some instant. It never goes back, and its
+	// pace is that of the store's clock up to [throttlekit.Drift]. Defaults to the monotonic
+	// clock of the process.
 	Monotonic func() time.Duration
 }
 
@@ -84,13 +85,16 @@ func (f *FederatedEscrow) Check(ctx context.Context, tenant string) (throttlekit
 	return f.CheckN(ctx, tenant, 1)
 }
 
-// CheckN decides on a request of the given cost and charges it, whole or not at all.
+// CheckN decides on a request of the given cost and charges it, whole or not at all. A cost
+// that is not a whole number makes every later check of its window slower: by 0.15 to 0.6 ms with
+// 100,000 active tenants.
 //
 // The error matches [throttlekit.ErrInvalid] if the tenant is empty, or cost or weight is not
 // finite, above 0 and at most [throttlekit.MaxSafe]. It is otherwise that of the store, or
-// ErrPoolFull, both of which match [throttlekit.ErrStoreUnavailable]; of ctx, which ends the
-// waiting of this check only; or [throttlekit.ErrClosed]. While the store is away, checks that
-// the region's budget can decide are still decided.
+// ErrPoolFull, both of which match [throttlekit.ErrStoreUnavailable], also if the store is
+// silent for Timeout; of ctx as it is, which ends the waiting of this check only; or
+// [throttlekit.ErrClosed]. While the store is away, checks that the region's budget can decide
+// are still decided.
 func (f *FederatedEscrow) CheckN(ctx context.Context, tenant string, cost float64) (throttlekit.Decision, error) {
 	weight := f.config.WeightOf.of(tenant)
 	if err := validRequest(tenant, cost, weight); err != nil {
@@ -108,8 +112,8 @@ func (f *FederatedEscrow) Reset(tenant string) { f.tank.reset(tenant) }
 func (f *FederatedEscrow) Stats() Stats { return f.tank.stats(f.config.Pool.width) }
 
 // Close gives back to the pool what was granted and not used, and the region's weight, as far
-// as the store answers within Timeout. Later checks fail with [throttlekit.ErrClosed]. It
-// may be called more than once.
+// as the store answers within Timeout. Another escrow of the region brings the weight back
+// when it next asks. Later checks fail with [throttlekit.ErrClosed]. It may be called more than once.
 func (f *FederatedEscrow) Close() error {
 	f.tank.close()
 	return nil

@@ -462,6 +462,33 @@ func TestFederatedGivesBack(t *testing.T) {
 	}
 }
 
+// TestFederatedGivesItsWeightBack even if all that was granted has been used, or nothing was granted.
+func TestFederatedGivesItsWeightBack(t *testing.T) {
+	t.Parallel()
+	l, p := newLab(t), newPool(t, PoolConfig{Limit: 100})
+	eu := l.federated(t, FederatedConfig{Region: "eu", Pool: p})
+	us := l.federated(t, FederatedConfig{Region: "us", Pool: p})
+	ap := l.federated(t, FederatedConfig{Region: "ap", Pool: p})
+	check(t, eu, "a", 30)
+	if s := eu.Stats(); s.Pool != 0 {
+		t.Fatalf("got %+v, want nothing left", s)
+	}
+	if d := check(t, us, "b", 60); d.Allowed {
+		t.Fatalf("got %+v, want a denial within 50", d)
+	}
+	if d := check(t, ap, "c", 90); d.Allowed {
+		t.Fatalf("got %+v, want a denial", d)
+	}
+	for _, f := range []*FederatedEscrow{eu, ap} {
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := drain(t, ask{us, "b", 1}); got["b"] != 70 {
+		t.Errorf("got %v, want all but the 30 that were used", got)
+	}
+}
+
 func TestPoolIsBounded(t *testing.T) {
 	t.Parallel()
 	l, p := newLab(t), newPool(t, PoolConfig{Limit: 100, MaxRegions: 2})

@@ -15,7 +15,7 @@ import (
 // which has less falling. It fills continuously, rounds down, and hands what is left of ⌊limit⌋
 // out by single units, each to the unsatisfied tenant with the least allocation per
 // weight, the first of several. With whole demands the result sums to the smaller of
-// their sum and ⌊limit⌋. Cost: O(n log n).
+// their sum and ⌊limit⌋; a fraction of a demand may be met by a whole unit. Cost: O(n log n).
 //
 // Weights are above 0; demands and limit are at least 0; all are finite and at most
 // [throttlekit.MaxSafe], or the error matches [throttlekit.ErrInvalid]. Source: Bertsekas and
@@ -34,7 +34,7 @@ func MaxMin(demands, weights []float64, limit float64) ([]int64, error) {
 	left := whole(limit)
 	allocated := make([]int64, len(shares))
 	for i, share := range shares {
-		allocated[i] = whole(share)
+		allocated[i] = min(whole(share), left)
 		left -= allocated[i]
 	}
 	handOut(allocated, demands, weights, left)
@@ -50,34 +50,41 @@ func (c *checks) shares(weights []float64, limit float64) {
 	c.require(limit >= 0 && limit <= throttlekit.MaxSafe, "limit", limit, amountRule)
 }
 
-// fill is the continuous water-fill.
+// fill is the continuous water-fill. Those who are left divide what is left by the sum of
+// their own weights, counted from the last one up: a sum from which the weights of those who
+// are served were taken would keep their rounding errors, and those may outweigh what is left.
 func fill(demands, weights []float64, limit float64) []float64 {
 	order := make([]int, len(demands))
-	total := 0.0
 	for i := range order {
 		order[i] = i
-		total += weights[i]
 	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(demands[i]/weights[i], demands[j]/weights[j]) })
+	slices.SortStableFunc(order, func(i, j int) int {
+		return cmp.Compare(perWeight(demands[i], weights[i]), perWeight(demands[j], weights[j]))
+	})
+	totals := make([]float64, len(order)) // of the weights from here on
+	total := 0.0
+	for n, i := range slices.Backward(order) {
+		total += weights[i]
+		totals[n] = total
+	}
 	shares := make([]float64, len(demands))
 	left := limit
 	for n, i := range order {
-		level := 0.0
-		if total > 0 {
-			level = max(0, left/total)
-		}
-		if float64(weights[i]*level) < demands[i] {
+		part := func(j int) float64 { return min(demands[j], left, float64(weights[j]*left)/totals[n]) }
+		if part(i) < demands[i] {
 			for _, j := range order[n:] {
-				shares[j] = float64(weights[j] * level)
+				shares[j] = part(j)
 			}
 			break
 		}
 		shares[i] = demands[i]
 		left -= demands[i]
-		total -= weights[i]
 	}
 	return shares
 }
+
+// perWeight is x/weight in a unit so large that no valid weight makes it infinite.
+func perWeight(x, weight float64) float64 { return float64(x*0x1p-200) / weight }
 
 // handOut gives left units, one at a time, to whoever has least per weight and wants more.
 func handOut(allocated []int64, demands, weights []float64, left int64) {
@@ -111,7 +118,8 @@ func (q *needy) Len() int { return len(q.order) }
 func (q *needy) Less(a, b int) bool {
 	i, j := q.order[a], q.order[b]
 	return cmp.Or(
-		cmp.Compare(float64(q.allocated[i])/q.weights[i], float64(q.allocated[j])/q.weights[j]), cmp.Compare(i, j)) < 0
+		cmp.Compare(perWeight(float64(q.allocated[i]), q.weights[i]), perWeight(float64(q.allocated[j]), q.weights[j])),
+		cmp.Compare(i, j)) < 0
 }
 
 func (q *needy) Swap(a, b int) { q.order[a], q.order[b] = q.order[b], q.order[a] }
@@ -129,7 +137,9 @@ func (q *needy) Pop() any {
 
 // GuaranteedShare is what each of several tenants can count on when all are busy:
 // ⌊(weight/weights)·limit⌋, dividing first. [Escrow] multiplies first, which may give one
-// unit more. Ranges are those of [MaxMin]; the error matches [throttlekit.ErrInvalid].
+// unit more. The shares never sum to more than ⌊limit⌋: where rounding near 2⁵³ would make
+// them, the last ones get less. Ranges are those of [MaxMin]; the error matches
+// [throttlekit.ErrInvalid].
 func GuaranteedShare(weights []float64, limit float64) ([]int64, error) {
 	var c checks
 	c.shares(weights, limit)
@@ -141,8 +151,10 @@ func GuaranteedShare(weights []float64, limit float64) ([]int64, error) {
 		total += w
 	}
 	shares := make([]int64, len(weights))
+	left := whole(limit)
 	for i, w := range weights {
-		shares[i] = whole(math.Floor(float64(w/total) * limit))
+		shares[i] = min(whole(math.Floor(float64(w/total)*limit)), left)
+		left -= shares[i]
 	}
 	return shares, nil
 }

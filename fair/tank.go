@@ -25,10 +25,12 @@ type tank struct {
 	total   float64       // what the store says that all with our name have leased; see delivery
 	end     int64         // of the window that book and budget are for, by the store's clock
 	until   time.Duration // the monotonic time before which the window has certainly not ended
+	ends    time.Duration // the monotonic time at which it ends if both clocks run alike; for reports
 	queue   []*waiter
 	pumping bool
 	closed  bool
 	pumps   sync.WaitGroup
+	closing sync.Once
 }
 
 type tankConfig struct {
@@ -44,7 +46,8 @@ type tankConfig struct {
 	// refusal is the answer to a request for which the store has nothing left. Without it the
 	// budget decides.
 	refusal func(s *seat) verdict
-	// giveBack returns what has been leased and not used in the window that ends at end.
+	// giveBack returns what has been leased and not used in the window that ends at end, in
+	// whole units, 0 included.
 	giveBack func(ctx context.Context, end int64, units float64) error
 }
 
@@ -87,7 +90,7 @@ func newTank(config tankConfig) *tank {
 	if config.monotonic == nil {
 		config.monotonic = sinceStart
 	}
-	return &tank{tankConfig: config, book: newBook(config.most), end: math.MinInt64, until: math.MinInt64}
+	return &tank{tankConfig: config, book: newBook(config.most), end: math.MinInt64, until: math.MinInt64, ends: math.MinInt64}
 }
 
 var start = time.Now() //nolint:forbidigo // the origin of a monotonic clock, which no decision shows
@@ -110,14 +113,14 @@ func (t *tank) check(ctx context.Context, tenant string, weight, cost float64) (
 	case <-w.done:
 	case <-ctx.Done():
 		if t.leave(w) {
-			return throttlekit.Decision{}, late(ctx.Err())
+			return throttlekit.Decision{}, ctx.Err()
 		}
 		<-w.done
 	}
 	return w.decision, w.err
 }
 
-// late makes a deadline that passed while the store was silent the store's fault.
+// late makes the deadline of a call, which passed while the store was silent, the store's fault.
 func late(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, throttlekit.ErrStoreUnavailable) {
 		return fmt.Errorf("%w: no budget came in time: %w", throttlekit.ErrStoreUnavailable, err)
@@ -136,11 +139,11 @@ func (t *tank) enter(ctx context.Context, tenant string, weight, cost float64) (
 		s := t.book.seat(tenant, weight)
 		v := t.book.try(s, cost, t.budget)
 		if v.allowed || t.lacks(s, cost) <= 0 {
-			return nil, t.answer(v, t.until-now), nil
+			return nil, t.answer(v, t.ends-now), nil
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, throttlekit.Decision{}, late(err)
+		return nil, throttlekit.Decision{}, err
 	}
 	w := &waiter{tenant: tenant, weight: weight, cost: cost, done: make(chan struct{})}
 	t.queue = append(t.queue, w)
@@ -212,7 +215,8 @@ func (t *tank) order() (o order, more bool) {
 		t.pumping = false
 		return order{}, false
 	}
-	if t.monotonic() < t.until {
+	// Who has waited for an order before still does because the store had more of this window.
+	if t.queue[0].rounds > 0 || t.monotonic() < t.until {
 		return t.orderMore(), true
 	}
 	return t.orderFirst(), true
@@ -282,11 +286,12 @@ func (t *tank) land(asked time.Duration, got delivery, err error) {
 	}
 	if got.end > t.end {
 		t.book.clear()
-		t.budget, t.end, t.until = 0, got.end, math.MinInt64
+		t.budget, t.end, t.until, t.ends = 0, got.end, math.MinInt64, math.MinInt64
 	}
 	t.budget = min(t.limit, t.budget+got.units)
 	t.total = got.total
-	t.until = max(t.until, asked+got.lasts)
+	t.until = max(t.until, asked+throttlekit.Usable(got.lasts))
+	t.ends = max(t.ends, asked+got.lasts)
 	current := t.monotonic() < t.until
 	waiting := t.queue[:0]
 	for _, w := range t.queue {
@@ -347,21 +352,29 @@ func (t *tank) stats(width float64) Stats {
 // close answers the queue, waits for the call that is under way, and gives back what has
 // been leased and not used. That may fail: then it is lost for the window.
 func (t *tank) close() {
-	t.mu.Lock()
-	t.closed = true
-	t.fail(throttlekit.ErrClosed)
-	t.mu.Unlock()
-	t.pumps.Wait()
+	t.closing.Do(func() {
+		t.mu.Lock()
+		t.closed = true
+		t.fail(throttlekit.ErrClosed)
+		t.mu.Unlock()
+		t.pumps.Wait()
+		t.yield()
+	})
+}
 
+// yield gives back what has been leased and not used, without the lock: others need not wait for it.
+func (t *tank) yield() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	_, used := t.book.sums()
-	unused := math.Floor(t.budget - used)
-	if t.monotonic() >= t.until || unused < 1 {
+	unused, end, current := max(0, math.Floor(t.budget-used)), t.end, t.monotonic() < t.ends
+	if current {
+		t.budget -= unused
+	}
+	t.mu.Unlock()
+	if !current {
 		return
 	}
-	t.budget = used
 	ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
 	defer cancel()
-	_ = t.giveBack(ctx, t.end, unused)
+	_ = t.giveBack(ctx, end, unused)
 }

@@ -142,17 +142,18 @@ func TestACallerThatLeaves(t *testing.T) {
 	}
 }
 
-// TestADeadlineIsTheStoresFault so that a fail mode may answer.
-func TestADeadlineIsTheStoresFault(t *testing.T) {
+// TestADeadlineOfTheCallerIsNotTheStoresFault and comes up as it is, before a check waits and while it does.
+func TestADeadlineOfTheCallerIsNotTheStoresFault(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	g, f := slow(t, l, 10)
 	defer close(g.pass)
 	hurried, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	_, err := f.Check(hurried, "a")
-	if !errors.Is(err, throttlekit.ErrStoreUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
+	for range 2 {
+		if _, err := f.Check(hurried, "a"); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, throttlekit.ErrStoreUnavailable) {
+			t.Errorf("got %v", err)
+		}
 	}
 	<-g.entered
 	g.pass <- nil
@@ -277,6 +278,130 @@ func TestCloseEndsWaiting(t *testing.T) {
 	}
 	if n := g.count(); n != 2 {
 		t.Errorf("%d calls, want the lease and its return", n)
+	}
+}
+
+// TestCloseHoldsNobodyUp has a store that is silent when it is given units back.
+func TestCloseHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	g := newGated(l.store)
+	defer close(g.pass)
+	e := l.escrow(t, EscrowConfig{Limit: 30, Store: g, Quantum: 10, Timeout: time.Hour})
+	first := begin(t.Context(), e, "a", 1)
+	<-g.entered
+	g.pass <- nil
+	<-first
+	var closing sync.WaitGroup
+	closing.Go(func() { _ = e.Close() })
+	<-g.entered
+	select {
+	case d := <-begin(t.Context(), e, "a", 1):
+		if !errors.Is(d.err, throttlekit.ErrClosed) {
+			t.Errorf("got %+v, want ErrClosed", d)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a check waits until the store has taken back what was leased")
+	}
+	g.pass <- nil
+	closing.Wait()
+	if s := e.Stats(); s.EffectiveLimit != 1 {
+		t.Errorf("got %+v, want the 1 that was used", s)
+	}
+	if d := check(t, l.escrow(t, EscrowConfig{Limit: 30, Store: l.store, Quantum: 1}), "b", 29); !d.Allowed {
+		t.Errorf("got %+v, want all but the 1 that was used", d)
+	}
+}
+
+// fineClock is a clock that shows milliseconds and runs in microseconds, with a monotonic one that loses ppm of them.
+type fineClock struct{ micros, ppm int64 }
+
+func (c *fineClock) NowMillis() int64 { return base + c.micros/1000 }
+
+func (c *fineClock) monotonic() time.Duration {
+	return time.Duration(c.micros)*time.Microsecond - time.Duration(c.micros*c.ppm/1000)
+}
+
+// TestLeasesEndBeforeTheirWindow has the store round its time down, and the clock of whoever
+// has leased run slower than the store's. In the next window the units of the last are worth nothing.
+func TestLeasesEndBeforeTheirWindow(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		leased, asked int64 // in microseconds
+		ppm           int64
+	}{
+		"rounding": {leased: 900, asked: 60_000_500},
+		"drift":    {asked: 60_000_000, ppm: throttlekit.Drift},
+		"both":     {leased: 999, asked: 60_000_000, ppm: throttlekit.Drift},
+	} {
+		for kind, start := range map[string]func(*lab, *fineClock) func(i int) checker{
+			"shared": func(l *lab, clock *fineClock) func(i int) checker {
+				return func(int) checker {
+					e, err := NewEscrow(EscrowConfig{
+						Limit: 100, Window: time.Minute, Store: l.store, Quantum: 100, Monotonic: clock.monotonic,
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return e
+				}
+			},
+			"federated": func(l *lab, clock *fineClock) func(i int) checker {
+				p := newPool(t, PoolConfig{Limit: 100, Window: time.Minute})
+				return func(i int) checker {
+					return l.federated(t, FederatedConfig{Region: strconv.Itoa(i), Pool: p, Monotonic: clock.monotonic})
+				}
+			},
+		} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				t.Parallel()
+				clock := &fineClock{micros: tt.leased, ppm: tt.ppm}
+				store, err := throttlekit.NewMemoryStore(throttlekit.MemoryConfig{Clock: clock})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = store.Close() })
+				region := start(&lab{store: store}, clock)
+				old, other := region(0), region(1)
+				check(t, old, "x", 1)
+				check(t, old, "y", 1)
+				check(t, old, "y", 30)
+				check(t, old, "y", 10) // leases more than is used, for x has a claim
+				clock.micros = tt.asked
+				if got := drain(t, ask{other, "z", 1}, ask{old, "x", 1}); got["z"]+got["x"] > 100 {
+					t.Errorf("got %v in the next window, want 100 at most", got)
+				}
+			})
+		}
+	}
+}
+
+// TestTheEndOfAWindow is reported as the store says it, and costs a check two calls at most in the
+// last millisecond, in which only the store knows whether the window lasts.
+func TestTheEndOfAWindow(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	g := newGated(l.store)
+	close(g.pass)
+	config := FederatedConfig{Region: "eu", Pool: newPool(t, PoolConfig{Limit: 10}), Store: g}
+	f := l.federated(t, config)
+	for i := range int64(9) {
+		l.clock.Set(base + 111*i)
+		if d := check(t, f, "a", 1); !d.Allowed {
+			t.Errorf("got %+v at %d", d, 111*i)
+		}
+	}
+	l.clock.Set(base + 997)
+	if d := check(t, f, "a", 11); d.Allowed || d.RetryAfterMillis != 3 {
+		t.Errorf("got %+v, want to wait for 3 ms", d)
+	}
+	l.clock.Set(base + 999)
+	before := g.count()
+	if d := check(t, f, "a", 1); !d.Allowed || d.ResetAtMillis != base+1000 {
+		t.Errorf("got %+v, want the last unit of the window", d)
+	}
+	if n := g.count() - before; n > 2 {
+		t.Errorf("%d calls for one check", n)
 	}
 }
 
