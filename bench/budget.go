@@ -125,7 +125,8 @@ func grantedRows(s measure.Schedule, store throttlekit.Store) []report.Row {
 	return []report.Row{
 		against(r, plainAt, grantedAt, name).AtLeast(20).Saying(
 			"Granted.Debit of one token from %d goroutines, drawn from Redis in grants of %d ahead of need (one per %s), against"+
-				" Meter.Debit on the same store, a round trip each (one per %s).", budgetCallers, budgetBatch, perOp(r, grantedAt), perOp(r, plainAt)),
+				" Meter.Debit on the same store, a round trip each (one per %s).",
+			budgetCallers, budgetBatch, perOp(r, grantedAt), perOp(r, plainAt)),
 		report.Measured("same: p99 of a local debit", "µs", f, err).AtMost(10).Saying(
 			"The time of single calls of Granted.Debit, one goroutine that asks for a token every few microseconds, those that wait for a" +
 				" grant included."),
