@@ -27,6 +27,7 @@ type account struct {
 	periods []period
 	closes  []float64 // when the periods end
 	live    []reservation
+	since   float64 // nothing is placed before
 	// placed and ends are periods and closes as they stand at the instant of a step. A step that
 	// changes nothing leaves it at that, so that no clock which steps back finds a window gone.
 	placed []period
@@ -94,11 +95,9 @@ func isOutside(d throttlekit.Decision) bool { return d.Limit == -1 }
 // latest window that the account has reached counts as that window's start. If the frames do not
 // reach the instant, known is false, and at tells it.
 func (a *account) place(frames []frame, now float64) (at float64, known bool) {
-	at = now
+	at = max(now, a.since)
 	for i := range a.periods {
-		if p := &a.periods[i]; p.served > 0 {
-			at = max(at, p.start)
-		}
+		at = max(at, a.periods[i].start)
 	}
 	for i := range frames {
 		if a.placed[i], a.ends[i], known = frames[i].place(a.periods[i], at); !known {
@@ -327,7 +326,7 @@ func (a *account) charge(tokens float64, at int) {
 func sum(a, b float64) float64 { return min(a+b, throttlekit.MaxSafe) }
 
 // settle charges what was used beyond what was metered, also past the limit, or gives back what was
-// not used: in each window no more than was charged in that same window.
+// not used: to each window what charges in other windows cannot explain.
 func (a *account) settle(s *step, at int) {
 	if at < 0 {
 		a.charge(s.amount-s.extra, -1)
@@ -341,7 +340,8 @@ func (a *account) settle(s *step, at int) {
 	default:
 		for i, c := range r.charged {
 			if c.start == a.periods[i].start {
-				a.periods[i].served = max(0, a.periods[i].served-min(-excess, c.served))
+				elsewhere := r.total - c.served // what is too much may have been charged there
+				a.periods[i].served = max(0, a.periods[i].served-max(0, -excess-elsewhere))
 			}
 		}
 	}

@@ -122,7 +122,7 @@ func (e *explorer) debit(f *fleet, tokens int) bool {
 // refund gives tokens back that were granted in the window of a reset.
 func (e *explorer) refund(f *fleet, tokens int, reset int64) {
 	e.store.fleet = f
-	source := &grants{accounts: e.meter.accounts, ends: reset, resets: []int64{reset}}
+	source := &grants{accounts: e.meter.accounts, ends: reset, resets: []int64{reset}, drawn: int64(tokens)}
 	if err := source.Return(e.t.Context(), "", int64(tokens), reset); err != nil {
 		e.t.Fatal(err)
 	}

@@ -88,11 +88,27 @@ func (g *Granted) Debit(ctx context.Context, key string, tokens int64) (throttle
 		if d, err := h.CheckN(ctx, float64(tokens)); !errors.Is(err, throttlekit.ErrClosed) || g.config.Meter.accounts.closed.Load() {
 			return d, err
 		}
+		if g.holds(key, h) { // it is the store that is closed
+			return throttlekit.Decision{}, throttlekit.ErrClosed
+		}
 	}
+}
+
+// holds reports whether a holder is still that of a key.
+func (g *Granted) holds(key string, h *lease.Holder) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.holders[key] == h
 }
 
 // directly debits the shared meter, if all tokens fit.
 func (g *Granted) directly(ctx context.Context, key string, tokens int64) (throttlekit.Decision, error) {
+	timeout := g.config.Timeout
+	if timeout == 0 {
+		timeout = lease.DefaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	grant, err := (&grants{accounts: g.config.Meter.accounts}).Lease(ctx, key, tokens, tokens)
 	if err != nil || grant.Units == 0 {
 		return grant.Denial, err
@@ -132,7 +148,7 @@ func (g *Granted) holder(key string) (*lease.Holder, error) {
 func (g *Granted) makeRoom() bool {
 	sample := 8
 	for key, h := range g.holders {
-		if h.Held() == 0 {
+		if h.Idle() {
 			delete(g.holders, key)
 			return true
 		}
@@ -175,6 +191,7 @@ type grants struct {
 
 	mu     sync.Mutex
 	ends   int64   // of the latest grant
+	drawn  int64   // by all grants that end so
 	resets []int64 // what that is at each level
 }
 
@@ -214,7 +231,11 @@ func (g *grants) granted(each []throttlekit.Decision, units int64) lease.Grant {
 		resets[i] = each[i].ResetAtMillis
 	}
 	g.mu.Lock()
+	if !slices.Equal(g.resets, resets) {
+		g.drawn = 0
+	}
 	g.ends, g.resets = first.ResetAtMillis, resets
+	g.drawn += units
 	g.mu.Unlock()
 	lasts := time.Duration(first.RetryAfterMillis) * time.Millisecond
 	return lease.Grant{Units: units, Limit: first.Limit, ResetAtMillis: first.ResetAtMillis, ResetsIn: lasts, Lasts: lasts}
@@ -224,6 +245,7 @@ func (g *grants) granted(each []throttlekit.Decision, units int64) lease.Grant {
 func (g *grants) Return(ctx context.Context, key string, units, resetAtMillis int64) error {
 	g.mu.Lock()
 	ends, resets := g.ends, g.resets
+	units = min(units, g.drawn)
 	g.mu.Unlock()
 	if resetAtMillis != ends || units < 1 {
 		return nil // of a window that is over

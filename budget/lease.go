@@ -2,6 +2,7 @@ package budget
 
 import (
 	"context"
+	"math"
 	"sync"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -55,17 +56,31 @@ func (l *Lease) here() bool { return l.ledger.accounts.store == nil }
 // if that is less. Zero if it was refused.
 func (l *Lease) MaxOutput() int64 { return l.maxOutput }
 
-// Stands reports whether the reservation surely still stands. It does from the latest admission,
-// debit or renewal for the TTL, less what clocks may drift apart. A request that goes on without
-// one is metered all the same; others may be admitted to its place.
+// Stands reports whether the reservation surely still stands. It does for the TTL, less what clocks
+// may drift apart, from the admission, the latest renewal, or the latest debit that was answered
+// while it stood. A request that goes on without one is metered all the same; others may be admitted
+// to its place. That a store has lost its data is found out by [Lease.Renew].
 func (l *Lease) Stands() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ttl := l.ledger.config.TTL
+	return !l.closed && l.elapsed() < l.until()
+}
+
+// elapsed is the time on the clock that seen is of.
+func (l *Lease) elapsed() int64 {
 	if l.here() {
-		return !l.closed && l.ledger.accounts.now() < l.seen+ttl.Milliseconds()
+		return l.ledger.accounts.now()
 	}
-	return !l.closed && l.ledger.config.Elapsed().Milliseconds() < l.seen+throttlekit.Usable(ttl).Milliseconds()
+	return l.ledger.config.Elapsed().Milliseconds()
+}
+
+// until is when the reservation may be gone, on the same clock.
+func (l *Lease) until() int64 {
+	ttl := l.ledger.config.TTL
+	if !l.here() {
+		ttl = throttlekit.Usable(ttl)
+	}
+	return l.seen + ttl.Milliseconds()
 }
 
 // each is room for the decisions of all levels: few, if there is one.
@@ -77,19 +92,35 @@ func (l *Lease) each(few []throttlekit.Decision) []throttlekit.Decision {
 }
 
 // run makes a step of this lease. The lock is held, so that settling comes after what is under way.
-// If the answer is that of a reservation which stands, the lease has been seen when the step was sent.
 func (l *Lease) run(ctx context.Context, s *step, each []throttlekit.Decision) error {
 	if s.lasts = l.ledger.lasts(); l.here() {
 		s.number = l.number
 	} else {
-		s.id, s.now = l.id, l.ledger.config.Elapsed().Milliseconds()
+		s.id, s.now = l.id, l.elapsed()
 	}
 	err := l.ledger.accounts.run(ctx, l.key, s, each, l.hints)
-	l.unsure = l.unsure || err != nil
-	if err == nil && s.op != opSettle && everyAllows(each) {
-		l.seen = s.now
+	l.unsure = l.unsure || err != nil && s.op == opSettle
+	if err == nil {
+		l.see(s, everyAllows(each))
 	}
 	return err
+}
+
+// see learns from an answer whether the reservation stood when the step was made, which then counts
+// as a sign of life at the time it was sent. A debit is allowed without one too: only if its answer
+// comes while the reservation stands for sure did it find it.
+func (l *Lease) see(s *step, allowed bool) {
+	answered := s.now
+	if !l.here() {
+		answered = l.elapsed()
+	}
+	switch {
+	case s.op == opRenew && !allowed:
+		l.seen = math.MinInt64
+	case s.op == opRenew, s.op == opDebit && allowed && answered < l.until():
+		l.seen = s.now
+	default:
+	}
 }
 
 // Debit meters tokens of output, from 1 to [MaxTokens], before they are handed on. If it is refused,

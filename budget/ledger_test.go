@@ -144,6 +144,9 @@ func TestLapse(t *testing.T) {
 		if v, err := orphan.Debit(t.Context(), 5); !v.Allowed || err != nil {
 			t.Errorf("%s: what is gone is metered: %+v, %v", place, v, err)
 		}
+		if orphan.Stands() {
+			t.Errorf("%s: what is gone stands", place)
+		}
 		left := func(want int64) {
 			t.Helper()
 			if v, err := l.Peek(t.Context(), "k"); v.Remaining != want || err != nil {
@@ -156,7 +159,11 @@ func TestLapse(t *testing.T) {
 		}
 		left(835)
 		late := admit(t, l, budget.Request{Key: "k", Input: 35})
+		quiet := admit(t, l, budget.Request{Key: "other", Input: 1})
 		clock.Set(400_000)
+		if v, err := quiet.Debit(t.Context(), 1); !v.Allowed || err != nil || quiet.Stands() {
+			t.Errorf("%s: a debit after the TTL: %+v, %v, stands %v", place, v, err, quiet.Stands())
+		}
 		if r, err := late.Settle(t.Context(), budget.Usage{Input: 35, Output: 100}); r.Debt != 100 || err != nil {
 			t.Errorf("%s: a debt of what is gone is charged: %+v, %v", place, r, err)
 		}

@@ -22,6 +22,7 @@ type table struct {
 
 	mu       sync.Mutex
 	count    int
+	swept    float64 // when accounts were last dropped
 	searched float64 // when a full table was last searched for room
 }
 
@@ -95,6 +96,7 @@ func (t *table) add(h uint64, key string, now float64) (*cell, error) {
 		t.rebuild(now)
 	}
 	c := &cell{hash: h, key: key, account: newAccount(t.windows)}
+	c.since = t.swept
 	place(*t.slots.Load(), c)
 	t.count++
 	return c, nil
@@ -118,7 +120,9 @@ func (t *table) rebuild(now float64) {
 			continue
 		}
 		c.mu.Lock()
-		if c.dead = c.expires() <= now; !c.dead {
+		if c.dead = c.expires() <= now; c.dead {
+			t.swept = max(t.swept, now)
+		} else {
 			kept = append(kept, c)
 		}
 		c.mu.Unlock()

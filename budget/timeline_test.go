@@ -131,7 +131,8 @@ func TestPlacesAgree(t *testing.T) {
 	t.Log(counts)
 }
 
-// TestMetersAgree does the same for meters, whose clock may also step back.
+// TestMetersAgree does the same for meters, whose clock may also step back. A memory store drops
+// what has ended from time to time, after which it knows nothing of the time that it had reached.
 func TestMetersAgree(t *testing.T) {
 	t.Parallel()
 	allowed := map[bool]int{}
@@ -140,7 +141,9 @@ func TestMetersAgree(t *testing.T) {
 		clock := throttlekit.NewManualClock(1_700_000_000_000 + r.Int64N(4e10))
 		var names []string
 		var meters []*budget.Meter
-		for name, config := range places(t, someBudget(r), clock) {
+		all := places(t, someBudget(r), clock)
+		delete(all, "memory")
+		for name, config := range all {
 			names, meters = append(names, name), append(meters, meter(t, config))
 		}
 		history := ""

@@ -71,8 +71,8 @@ func (w *window) at(nowMillis int64) frame {
 // only rolls forward. known is false if the frame does not reach that far.
 func (f *frame) place(p period, now float64) (current period, end float64, known bool) {
 	if f.width > 0 {
-		if p.served == 0 || now >= p.start+f.width {
-			p = period{start: float64(math.Floor(now/f.width) * f.width)}
+		if begun := float64(math.Floor(now/f.width) * f.width); now >= p.start+f.width && begun > p.start {
+			p = period{start: begun}
 		}
 		return p, p.start + f.width, true
 	}
@@ -83,7 +83,7 @@ func (f *frame) place(p period, now float64) (current period, end float64, known
 	for f.bounds[i] > now {
 		i--
 	}
-	if p.served == 0 || p.start < f.bounds[i] {
+	if p.start < f.bounds[i] {
 		p = period{start: f.bounds[i]}
 	}
 	return p, f.bounds[i+1], true

@@ -406,6 +406,14 @@ func (h *Holder) Held() float64 {
 	return h.spender.Credits(now)
 }
 
+// Idle reports whether nothing is held and nothing asked for.
+func (h *Holder) Idle() bool {
+	now := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.flight == nil && h.spender.Credits(now) == 0
+}
+
 // used is when something was last asked here.
 func (h *Holder) used() int64 {
 	h.mu.Lock()

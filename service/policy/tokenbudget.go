@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -83,5 +84,14 @@ func (p *tokenBudget) Close() error { return p.meter.Close() }
 
 // Debit implements [service.Debiter].
 func (p *tokenBudget) Debit(ctx context.Context, key string, tokens int64) (throttlekit.Decision, error) {
-	return p.meter.Debit(ctx, key, tokens)
+	d, err := p.meter.Debit(ctx, key, tokens)
+	if errors.Is(err, throttlekit.ErrStoreFull) {
+		// No outage: a fail mode that lets new keys through would lift the budget from whoever invents them.
+		now := throttlekit.SystemClock{}.NowMillis()
+		return throttlekit.Decision{Limit: p.info.Limit, ResetAtMillis: now + fullRetryMillis, RetryAfterMillis: fullRetryMillis}, nil
+	}
+	return d, err
 }
+
+// fullRetryMillis is when a key that found no room may find some.
+const fullRetryMillis = 1000

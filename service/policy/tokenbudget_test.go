@@ -94,8 +94,8 @@ limiters:
 	if !ok {
 		t.Fatal("no debiter")
 	}
-	if _, err := debiter.Debit(t.Context(), "c", 1); !errors.Is(err, throttlekit.ErrStoreFull) {
-		t.Errorf("a key beyond maxKeys: %v", err)
+	if d, err := debiter.Debit(t.Context(), "c", 1); err != nil || d.Allowed || d.Limit != 100 || d.RetryAfterMillis != 1000 {
+		t.Errorf("a key beyond maxKeys: %+v, %v; a fail mode would let it through", d, err)
 	}
 	if _, err := debiter.Debit(t.Context(), "a", 0); !errors.Is(err, throttlekit.ErrInvalid) {
 		t.Errorf("a debit of nothing: %v", err)

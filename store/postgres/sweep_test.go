@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -111,7 +112,7 @@ func TestSweepForgetsNothingLive(t *testing.T) {
 		for ctx.Err() == nil {
 			tag, err := pool.Exec(context.WithoutCancel(ctx), `DELETE FROM `+table+
 				` WHERE expires_at <= floor(extract(epoch FROM clock_timestamp()) * 1000)`)
-			if err != nil {
+			if err != nil && !strings.Contains(err.Error(), "40P01") { // it locks rows in any order, so it may meet the checks
 				t.Error(err)
 			}
 			swept += tag.RowsAffected()

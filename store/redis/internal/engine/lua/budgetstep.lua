@@ -19,14 +19,15 @@ local at = now
 for i = 1, windows do
   starts[i], served[i] = 0, 0
   if held[2 * i - 1] and held[2 * i] then starts[i], served[i] = number(held[2 * i - 1]), number(held[2 * i]) end
-  if served[i] > 0 then at = max(at, starts[i]) end
+  at = max(at, starts[i])
 end
 local known, first_end, last_end = true, MAX, 0
 for i = 1, windows do
   local frame, begun = frames[i], nil
   if frame[2] > 0 then
     begun = starts[i]
-    if served[i] == 0 or at >= begun + frame[2] then begun, served[i] = floor(at / frame[2]) * frame[2], 0 end
+    local start = floor(at / frame[2]) * frame[2]
+    if at >= begun + frame[2] and start > begun then begun, served[i] = start, 0 end
     ends[i] = begun + frame[2]
   elseif at < frame[3] or at >= frame[6] then
     known = false
@@ -35,7 +36,7 @@ for i = 1, windows do
     local b = 5
     while frame[b] > at do b = b - 1 end
     begun = starts[i]
-    if served[i] == 0 or begun < frame[b] then begun, served[i] = frame[b], 0 end
+    if begun < frame[b] then begun, served[i] = frame[b], 0 end
     ends[i] = frame[b + 1]
   end
   starts[i] = begun
@@ -164,7 +165,9 @@ if allowed == 1 and write and op ~= 0 and op ~= 7 then
         charge(excess)
       elseif amount >= 0 then
         for i = 1, windows do
-          if mine[2 + 2 * i] == starts[i] then served[i] = max(0, served[i] - min(-excess, mine[3 + 2 * i])) end
+          -- What is too much may have been charged in other windows.
+          local back = max(0, -excess - (mine[3] - mine[3 + 2 * i]))
+          if mine[2 + 2 * i] == starts[i] then served[i] = max(0, served[i] - back) end
         end
       end
       call('HDEL', key, id_name)
