@@ -20,6 +20,13 @@ import (
 var shared *redistest.Server
 
 func TestMain(m *testing.M) {
+	if job := os.Getenv(streamsJob); job != "" { // this process is one of those that a test started
+		if err := stream(job); err != nil {
+			_, _ = os.Stderr.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	server, err := redistest.Start(context.Background(), redistest.Options{})
 	if err != nil {
 		_, _ = os.Stderr.WriteString(err.Error() + "\n")
