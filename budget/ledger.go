@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/internal/monotonic"
 )
 
 // LedgerConfig describes a [Ledger].
@@ -44,7 +45,7 @@ func (c LedgerConfig) complete() (LedgerConfig, error) {
 		c.TTL = time.Minute
 	}
 	if c.Elapsed == nil {
-		c.Elapsed = monotonic
+		c.Elapsed = monotonic.Elapsed
 	}
 	var f faults
 	f.require(c.MaxModels >= 1, "maxModels", c.MaxModels, "must be a positive integer")
@@ -55,10 +56,6 @@ func (c LedgerConfig) complete() (LedgerConfig, error) {
 	}
 	return c, nil
 }
-
-var processStart = time.Now() //nolint:forbidigo // the origin of the monotonic clock
-
-func monotonic() time.Duration { return time.Since(processStart) } //nolint:forbidigo // leases measure their own time
 
 // Ledger admits requests whose input is known and whose output is not. A request is admitted if its
 // input and what its output is expected to be fit beside what is used and what the requests under way

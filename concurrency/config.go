@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/internal/monotonic"
 )
 
 // Algorithm is how a [Guard] moves its limit.
@@ -109,7 +110,7 @@ func (c Config) complete() (Config, error) {
 		c.Recalibration = &r
 	}
 	if c.Elapsed == nil {
-		c.Elapsed = monotonic
+		c.Elapsed = monotonic.Elapsed
 	}
 	return c, errors.Join(wrong...)
 }
@@ -128,7 +129,3 @@ func (c Config) probeLimit() int {
 	}
 	return c.MinLimit
 }
-
-var processStart = time.Now() //nolint:forbidigo // the origin of the monotonic clock
-
-func monotonic() time.Duration { return time.Since(processStart) } //nolint:forbidigo // guards measure their own time

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/internal/monotonic"
 )
 
 // tank is an escrow on a budget that comes in leases from a store. Requests that the budget
@@ -88,14 +89,10 @@ func newTank(config tankConfig) *tank {
 		config.timeout = defaultTimeout
 	}
 	if config.monotonic == nil {
-		config.monotonic = sinceStart
+		config.monotonic = monotonic.Elapsed
 	}
 	return &tank{tankConfig: config, book: newBook(config.most), end: math.MinInt64, until: math.MinInt64, ends: math.MinInt64}
 }
-
-var start = time.Now() //nolint:forbidigo // the origin of a monotonic clock, which no decision shows
-
-func sinceStart() time.Duration { return time.Since(start) } //nolint:forbidigo // this is the monotonic clock
 
 // millis is a time that is left of a window, short enough to be added to that of a monotonic clock.
 func millis(ms int64) time.Duration {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/internal/monotonic"
 )
 
 // OutageMode says what a [Federated] does while its coordinator does not answer. In either
@@ -110,7 +111,7 @@ func (c *FederatedConfig) complete() {
 		c.MaxKeys = defaultMaxKeys
 	}
 	if c.Elapsed == nil {
-		c.Elapsed = monotonic
+		c.Elapsed = monotonic.Elapsed
 	}
 }
 

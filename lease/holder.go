@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/internal/monotonic"
 )
 
 // Grant is an issuer's answer to a request for units.
@@ -63,10 +64,6 @@ type HolderConfig struct {
 
 // usable is for how many milliseconds after it asked a holder may spend what lasts for a time.
 func usable(lasts time.Duration) int64 { return throttlekit.Usable(lasts).Milliseconds() }
-
-var processStart = time.Now() //nolint:forbidigo // the origin of the monotonic clock
-
-func monotonic() time.Duration { return time.Since(processStart) } //nolint:forbidigo // holders measure their own time
 
 const (
 	// refillPause is how long a holder waits after a refill ahead of need that failed, and
@@ -136,7 +133,7 @@ func NewHolder(config HolderConfig) (*Holder, error) {
 		return nil, err
 	}
 	if config.Elapsed == nil {
-		config.Elapsed = monotonic
+		config.Elapsed = monotonic.Elapsed
 	}
 	if config.Timeout == 0 {
 		config.Timeout = DefaultTimeout
@@ -227,7 +224,7 @@ func (h *Holder) refill(ctx context.Context, now int64) {
 	}
 }
 
-// count tells the sizer about windows that have ended.
+// count adds to what was served in the sizer's window.
 func (h *Holder) count(now int64, cost float64) {
 	if h.config.Sizer == nil {
 		return
@@ -236,6 +233,7 @@ func (h *Holder) count(now int64, cost float64) {
 	h.window.served += cost
 }
 
+// learn tells the sizer about a window that has ended.
 func (h *Holder) learn(now int64) {
 	if h.window.open && now >= h.window.ends {
 		h.config.Sizer.Observe(h.window.served)
@@ -382,13 +380,9 @@ func (h *Holder) credit(now int64, f *flight, g Grant) {
 		return
 	}
 	cost := f.asker.cost
-	if older := min(held, cost); older > 0 {
-		h.spender.take(now, older)
-		units -= cost - older
-	} else {
-		units -= cost
-	}
-	h.spender.Grant(units, expires)
+	older := min(held, cost)
+	h.spender.take(now, older)
+	h.spender.Grant(units-(cost-older), expires)
 	h.count(now, cost)
 	h.resetAt = g.ResetAtMillis
 	f.asker.answer = throttlekit.Decision{

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/internal/monotonic"
 )
 
 // Mode says what a [TwoTier] does in the process before it asks the store.
@@ -90,7 +91,7 @@ func NewTwoTier(config TwoTierConfig) (*TwoTier, error) {
 		config.MaxKeys = defaultMaxKeys
 	}
 	if config.Elapsed == nil {
-		config.Elapsed = monotonic
+		config.Elapsed = monotonic.Elapsed
 	}
 	rule, charged, err := config.judge()
 	if err != nil {

@@ -61,9 +61,9 @@ var (
 	}
 	decidedHere = strategy{"given", "given", "verdict, held, following, lasts", []string{"helpers"}}
 
-	federationLease  = strategy{"federation_lease", "federationlease", "limit, width, smallest", []string{"helpers", "budget"}}
-	federationReturn = strategy{"federation_return", "federationreturn", "limit, width, ended", []string{"helpers", "budget"}}
-	tokenBudget      = strategy{"token_budget", "budgetstep", "op, frames_name, id_name, amount, extra, lasts", []string{"helpers"}}
+	federationLease  = strategy{"federation_lease", "federationlease", "limit, width, smallest", []string{"helpers", "federation"}}
+	federationReturn = strategy{"federation_return", "federationreturn", "limit, width, ended", []string{"helpers", "federation"}}
+	tokenBudget      = strategy{"token_budget", "tokenbudget", "op, frames_name, id_name, amount, extra, lasts", []string{"helpers"}}
 	regionPool       = strategy{"region_pool", "regionpool", "limit, width, most, weight, ended, region_name", []string{"helpers"}}
 )
 

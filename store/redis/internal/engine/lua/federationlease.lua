@@ -1,4 +1,4 @@
--- As much of the cost as the budget has, if that is at least smallest. The layout is in budget.lua. Parameters: limit,
+-- As much of the cost as the budget has, if that is at least smallest. The layout is in federation.lua. Parameters: limit,
 -- width, smallest. left is what was granted, or what there is; a grant of nothing writes nothing.
 local budget, finish, another = current(key, limit, width)
 local granted = max(0, min(cost, floor(budget)))

@@ -1,5 +1,5 @@
 -- Units come back into the window that ends at ended, if that is the current one and lacks any. The layout is in
--- budget.lua. Parameters: limit, width, ended.
+-- federation.lua. Parameters: limit, width, ended.
 local budget, finish = current(key, limit, width)
 wait = 1
 if budget < limit and finish == ended then
