@@ -1,10 +1,12 @@
 package concurrency
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/throttlekit/throttlekit-go"
 	"github.com/throttlekit/throttlekit-go/internal/monotonic"
 )
 
@@ -68,15 +70,87 @@ func BenchmarkPermitParallel(b *testing.B) {
 	})
 }
 
+// BenchmarkFleetPermit compares a permit of a fleet's guard with one of a guard by itself: it may
+// cost at most a fifth more.
+func BenchmarkFleetPermit(b *testing.B) {
+	for name, g := range map[string]interface{ TryAcquire() Permit }{
+		"local": newTestGuard(b, Config{}),
+		"fleet": newBenchmarkFleet(b, FleetConfig{}),
+		"eager": newBenchmarkFleet(b, FleetConfig{Eager: true}),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				p := g.TryAcquire()
+				if !p.Allowed {
+					b.Fatal(p)
+				}
+				p.Release()
+			}
+		})
+		b.Run(name+"/parallel", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if p := g.TryAcquire(); p.Allowed {
+						p.Release()
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkBeat is a beat that finds nothing new, on a store in memory.
+func BenchmarkBeat(b *testing.B) {
+	f := newBenchmarkFleet(b, FleetConfig{})
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := f.Beat(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func newBenchmarkFleet(tb testing.TB, config FleetConfig) *FleetGuard {
+	tb.Helper()
+	store, err := throttlekit.NewMemoryStore(throttlekit.MemoryConfig{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	config.Ceiling = newTestCeiling(tb, CeilingConfig{AcknowledgedHandoff: true})
+	config.Store, config.Key, config.Node = store, fleetKey, "n"
+	f, err := NewFleetGuard(config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	if err := f.Beat(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	return f
+}
+
 // TestPermitsDoNotAllocate holds what the benchmarks show.
 func TestPermitsDoNotAllocate(t *testing.T) {
-	g := newTestGuard(t, Config{Recalibration: &Recalibration{Interval: time.Nanosecond}})
+	local := Config{Recalibration: &Recalibration{Interval: time.Nanosecond}}
 	ctx := t.Context()
-	n := testing.AllocsPerRun(1000, func() {
-		p, _ := g.Acquire(ctx)
-		p.Release()
-	})
-	if n != 0 {
-		t.Errorf("a permit allocates %v times", n)
+	for name, g := range map[string]interface {
+		Acquire(context.Context) (Permit, error)
+	}{
+		"guard": newTestGuard(t, local),
+		"fleet": newBenchmarkFleet(t, FleetConfig{Local: local, Heartbeat: time.Hour}), // beats do allocate
+	} {
+		n := testing.AllocsPerRun(1000, func() {
+			p, _ := g.Acquire(ctx)
+			p.Release()
+		})
+		if n != 0 {
+			t.Errorf("a permit of a %s allocates %v times", name, n)
+		}
 	}
 }

@@ -92,7 +92,9 @@ func (c Config) complete() (Config, error) {
 	}
 	within("minLimit", c.MinLimit, 1, most)
 	within("maxLimit", c.MaxLimit, max(1, c.MinLimit), most)
-	within("initialLimit", c.InitialLimit, c.MinLimit, c.MaxLimit)
+	if len(wrong) == 0 {
+		within("initialLimit", c.InitialLimit, c.MinLimit, c.MaxLimit)
+	}
 	require(c.Algorithm == Gradient2 || c.Algorithm == AIMD, "algorithm", string(c.Algorithm), "must be gradient2 or aimd")
 	within("rttWindow", c.RTTWindow, 1, most)
 	require(c.Smoothing > 0 && c.Smoothing <= 1, "smoothing", c.Smoothing, "must be above 0 and at most 1")

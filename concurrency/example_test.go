@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/throttlekit/throttlekit-go"
 	"github.com/throttlekit/throttlekit-go/concurrency"
 )
 
@@ -89,4 +90,54 @@ func ExampleGuard_AcquirePriority() {
 	fmt.Println(permit.Allowed, err)
 	permit.Release()
 	// Output: true <nil>
+}
+
+// Two nodes share a backend that bears ten requests. In production the store is a shared one, such
+// as Redis, each node is a process, and beats come by themselves; here they are sent by hand, so that
+// the output is the same every time.
+func ExampleFleetGuard() {
+	store, err := throttlekit.NewMemoryStore(throttlekit.MemoryConfig{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ceiling, err := concurrency.NewCeiling(concurrency.CeilingConfig{AcknowledgedHandoff: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	join := func(name string) *concurrency.FleetGuard {
+		node, err := concurrency.NewFleetGuard(concurrency.FleetConfig{
+			Local:   concurrency.Config{MinLimit: 10, MaxLimit: 10},
+			Ceiling: ceiling, Store: store, Key: concurrency.CeilingKey(concurrency.DefaultCeilingPrefix, "backend"), Node: name,
+			Heartbeat: time.Minute,
+			OnFence:   func() { fmt.Println("cut off: abort what is under way") },
+			OnError:   func(err error) { fmt.Println(err) },
+		})
+		if err != nil {
+			fmt.Println(err)
+			return nil
+		}
+		_ = node.Beat(context.Background()) // OnError tells
+		fmt.Println(name, "joins and gets", node.Stats().Share)
+		return node
+	}
+	a, b := join("a"), join("b")
+	if a == nil || b == nil {
+		return
+	}
+	for _, node := range []*concurrency.FleetGuard{a, a, b} { // a hears of b, and says that it has; b gets its part
+		_ = node.Beat(context.Background())
+	}
+	fmt.Println("a has", a.Stats().Share, "and b", b.Stats().Share)
+	permit := b.TryAcquire()
+	fmt.Println(permit.Allowed, permit.Limit)
+	permit.Release()
+	fmt.Println(a.Close(), b.Close())
+	// Output:
+	// a joins and gets 10
+	// b joins and gets 0
+	// a has 5 and b 5
+	// true 5
+	// <nil> <nil>
 }

@@ -30,6 +30,7 @@ type Guard struct {
 
 	mu       sync.Mutex
 	law      law
+	part     part
 	inFlight int
 	slots    []slot
 	free     []int32 // places in slots
@@ -79,6 +80,7 @@ func NewGuard(config Config) (*Guard, error) {
 		idle:    config.probeLimit(),
 		queue:   config.Queue,
 		law:     newLaw(config, config.Elapsed()),
+		part:    part{slots: unlimited, until: never},
 	}, nil
 }
 
@@ -155,12 +157,21 @@ func (g *Guard) try(p *Permit, now time.Duration) {
 		g.law.pass(now)
 		g.serve(now)
 	}
-	limit := g.law.ceiling()
+	limit := g.ceiling(now)
 	if g.inFlight >= limit || g.closed {
 		p.Limit, p.InFlight = limit, g.inFlight
+		g.part.refused(g.inFlight)
 		return
 	}
 	g.grant(p, now, limit)
+}
+
+// ceiling is how many may be in flight.
+func (g *Guard) ceiling(now time.Duration) int {
+	if now >= g.part.until {
+		return 0
+	}
+	return min(g.law.ceiling(), g.part.slots)
 }
 
 // grant gives a permit.
@@ -184,7 +195,7 @@ func (g *Guard) grant(p *Permit, now time.Duration, limit int) {
 func (g *Guard) serve(now time.Duration) {
 	for level := priorities - 1; level >= 0 && g.waiting > 0; level-- {
 		for queue := &g.queues[level]; queue.Len() > 0; g.waiting-- {
-			limit := g.law.ceiling()
+			limit := g.ceiling(now)
 			if g.inFlight >= limit {
 				return
 			}
@@ -215,12 +226,17 @@ func (g *Guard) end(place int32, serial uint64, how ending) {
 	if g.waiting > 0 {
 		g.serve(now)
 	}
+	g.part.ended(g.inFlight)
 }
 
 // Stats is what the guard knows now.
 func (g *Guard) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.stats()
+}
+
+func (g *Guard) stats() Stats {
 	return Stats{
 		Limit: g.law.limit(), InFlight: g.inFlight, Waiting: g.waiting, NoLoad: g.law.noLoad.least(), Last: g.law.last,
 	}

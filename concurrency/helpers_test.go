@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestMain fails if a test leaves a goroutine behind that waits for a permit.
+// TestMain fails if a test leaves a goroutine behind that waits for a permit or sends beats.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 && leaked() {
@@ -21,7 +21,7 @@ func leaked() bool {
 	text := make([]byte, 1<<20)
 	for range 100 {
 		text = text[:runtime.Stack(text[:cap(text)], true)]
-		if !strings.Contains(string(text), "concurrency.(*Guard)") {
+		if !strings.Contains(string(text), "concurrency.(*Guard)") && !strings.Contains(string(text), "concurrency.(*FleetGuard)") {
 			return false
 		}
 		<-time.After(20 * time.Millisecond)

@@ -11,6 +11,7 @@ const MAX_STATES = 1_000_000;
 const MAX_DEPTH = 1_000_000;
 
 const names = (n) => `{${Array.from({ length: n }, (_, i) => `x${i + 1}`).join(', ')}}`;
+const numbers = (n) => `{${Array.from({ length: n }, (_, i) => i + 1).join(', ')}}`;
 const bool = (b) => (b ? 'TRUE' : 'FALSE');
 
 /** Runs with the configuration as committed, which names what must hold. */
@@ -63,6 +64,23 @@ const budgetOf = (holders, budget, largest, batch, broken = 'none') => ({
 });
 const metered = (states, ...shape) => tight('TaleGrantedMeter', budgetOf(...shape), states);
 const overshoots = (why, ...shape) => ({ module: 'TaleGrantedMeter', constants: budgetOf(...shape), breaks: 'Overshoot', why });
+
+/** A ceiling that a fleet shares, beats being answered at once. */
+const ceilingOf = (nodes, limit, split, broken = 'none') => ({
+  Nodes: numbers(nodes), Limit: limit, Split: `"${split}"`, Broken: `"${broken}"`,
+});
+const ceiling = (states, ...shape) => [
+  ...tight('GaleHeartbeatLeasing', ceilingOf(...shape), states),
+  { module: 'GaleHeartbeatLeasing', constants: ceilingOf(...shape), breaks: 'SharesNotReached' },
+];
+const overCeiling = (breaks, why, ...shape) => ({ module: 'GaleHeartbeatLeasing', constants: ceilingOf(...shape), breaks, why });
+
+/** The same with answers that take their time; `grants` bounds those that each node is sent, or if `trim`, that matter yet. */
+const handoffOf = (nodes, limit, grants, trim = false, broken = 'none') => ({
+  Nodes: names(nodes), Limit: limit, Grants: grants, Trim: bool(trim), Broken: `"${broken}"`,
+});
+const handoff = (states, ...shape) => tight('GaleHeartbeatHandoff', handoffOf(...shape), states);
+const overHandoff = (breaks, why, ...shape) => ({ module: 'GaleHeartbeatHandoff', constants: handoffOf(...shape), breaks, why });
 
 const table = [
   committed('DistributedLeasing', 31),
@@ -157,6 +175,34 @@ const table = [
   overshoots('holders cross their grants', 2, 4, 2, 2, 'own'),
   overshoots('what is given back counts in the next window', 2, 4, 2, 2, 'window'),
   overshoots('a crash gives back what was used', 2, 4, 2, 2, 'lost'),
+
+  committed('GaleHeartbeatLeasing', 76),
+  ceiling(76, 2, 4, 'ceil'),
+  ceiling(149, 2, 6, 'ceil'),
+  ceiling(361, 3, 4, 'ceil'),
+  ceiling(1432, 3, 6, 'ceil'),
+  ceiling(76, 2, 4, 'equal'),
+  ceiling(459, 3, 4, 'equal'), // parts that are not equal
+  ceiling(112, 2, 4, 'demand'),
+  ceiling(292, 2, 6, 'demand'),
+  ceiling(635, 3, 4, 'demand'),
+  ceiling(2547, 3, 6, 'demand'),
+  ceiling(103, 3, 2, 'demand'),
+  { module: 'GaleHeartbeatLeasing', constants: ceilingOf(2, 4, 'ceil', 'flight'), states: 64, instead: 'Sum(inFlight, active) <= 6' },
+  overCeiling('InflightCap', 'only shares count as held', 2, 4, 'ceil', 'flight'),
+  overCeiling('Sum(inFlight, active) <= 5', 'by half', 2, 4, 'ceil', 'flight'),
+  { module: 'GaleHeartbeatLeasing', constants: ceilingOf(2, 4, 'ceil', 'held'), states: 94, instead: 'Sum(inFlight, active) <= 6' },
+  overCeiling('GlobalCap', 'what others hold does not count', 2, 4, 'ceil', 'held'),
+  overCeiling('NobodyJoins', 'a node with all shares is joined by another', 2, 4, 'ceil'),
+
+  committed('GaleHeartbeatHandoff', 20914),
+  { module: 'GaleHeartbeatHandoff', constants: handoffOf(2, 4, 2), breaks: 'NotReached' },
+  { module: 'GaleHeartbeatHandoff', constants: handoffOf(2, 4, 3), states: 250624 },
+  handoff(12387, 2, 4, 2, true),
+  overHandoff('InflightCap', 'what is granted last and what is gone by count as held', 2, 4, 2, false, 'issued'),
+  overHandoff('Flying(active) <= 5', 'by half', 2, 4, 2, false, 'issued'),
+  overHandoff('InflightCap', 'requests in flight do not count as held', 2, 4, 3, false, 'drain'),
+  overHandoff('InflightCap', 'grant and requests are reported one after the other', 2, 4, 3, false, 'torn'),
 ].flat();
 
 /** The configuration with other constants, checking only these invariants. */

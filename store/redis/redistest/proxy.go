@@ -21,6 +21,7 @@ type Proxy struct {
 	answered atomic.Bool // the last thing that passed was a reply
 	mu       sync.Mutex
 	conns    map[net.Conn]struct{}
+	frozen   chan struct{} // closed when what is held back may pass; nil if nothing is
 	closed   bool
 	done     sync.WaitGroup
 }
@@ -75,6 +76,7 @@ func (p *Proxy) forward(to, from net.Conn, requests bool) {
 	buffer := make([]byte, 1<<16)
 	for {
 		n, err := from.Read(buffer)
+		p.hold()
 		if n > 0 && p.answered.Swap(!requests) && requests {
 			p.turns.Add(1)
 		}
@@ -104,6 +106,40 @@ func (p *Proxy) cut(conns ...net.Conn) {
 	}
 }
 
+// Freeze holds back whatever comes from either side, as a network does that is cut in two:
+// connections stay open, and new ones are taken.
+func (p *Proxy) Freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen == nil && !p.closed {
+		p.frozen = make(chan struct{})
+	}
+}
+
+// Thaw lets everything pass that was held back, however old it is.
+func (p *Proxy) Thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.thaw()
+}
+
+func (p *Proxy) thaw() {
+	if p.frozen != nil {
+		close(p.frozen)
+		p.frozen = nil
+	}
+}
+
+// hold waits while the proxy is frozen.
+func (p *Proxy) hold() {
+	p.mu.Lock()
+	frozen := p.frozen
+	p.mu.Unlock()
+	if frozen != nil {
+		<-frozen
+	}
+}
+
 // LoseReplies makes the proxy reset a connection when its server answers, n times: the request has
 // run, and the client cannot know.
 func (p *Proxy) LoseReplies(n int) { p.replies.Store(int64(n)) }
@@ -130,6 +166,7 @@ func (p *Proxy) Close() error {
 	p.mu.Unlock()
 	err := p.listener.Close()
 	p.Cut()
+	p.Thaw() // what was held back is lost
 	p.done.Wait()
 	return err
 }

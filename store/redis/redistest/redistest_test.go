@@ -128,3 +128,58 @@ func TestReplies(t *testing.T) {
 		t.Errorf("%d replies, %v", len(replies), err)
 	}
 }
+
+// TestFrozenProxy holds a call back, lets it pass, and loses another when it closes.
+func TestFrozenProxy(t *testing.T) {
+	t.Parallel()
+	server := start(t, redistest.Options{})
+	proxy, err := redistest.StartProxy(t.Context(), server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	incr := func() chan error {
+		conn, err := redistest.Dial(t.Context(), proxy.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		answer := make(chan error, 1)
+		go func() {
+			_, err := conn.Do(t.Context(), "INCR", "k")
+			answer <- err
+		}()
+		return answer
+	}
+	expect := func(want any) {
+		t.Helper()
+		if reply, err := server.Do(t.Context(), "GET", "k"); err != nil || reply != want {
+			t.Errorf("%v, %v, want %v", reply, err, want)
+		}
+	}
+	if err := <-incr(); err != nil {
+		t.Error(err)
+	}
+	proxy.Freeze()
+	proxy.Freeze()
+	held := incr()
+	select {
+	case err := <-held:
+		t.Errorf("passed a frozen proxy: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	expect("1")
+	proxy.Thaw()
+	if err := <-held; err != nil {
+		t.Error(err)
+	}
+	expect("2")
+	proxy.Freeze()
+	lost := incr()
+	if err := proxy.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-lost; err == nil {
+		t.Error("answered by a proxy that is closed")
+	}
+	expect("2")
+}

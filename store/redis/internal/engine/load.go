@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -78,6 +79,8 @@ func decode(t throttlekit.Transition, p *plan, layout layout, texts []string) (t
 	switch {
 	case layout == zsetLayout:
 		text, err = stampsText(texts)
+	case p.kind == kindHeartbeat:
+		text, err = fieldsText(texts)
 	case p.pair != nil:
 		text, err = pairText(p.pair, texts)
 	default:
@@ -149,6 +152,15 @@ func lookUp(texts []string, name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// fieldsText makes {"field":"value",…} of a hash.
+func fieldsText(texts []string) ([]byte, error) {
+	fields := make(map[string]string, len(texts)/2)
+	for i := 0; i < len(texts); i += 2 {
+		fields[texts[i]] = texts[i+1]
+	}
+	return json.Marshal(fields)
 }
 
 // stampsText makes [stamp,…] of a sorted set's members and scores.

@@ -65,6 +65,10 @@ var (
 	federationReturn = strategy{"federation_return", "federationreturn", "limit, width, ended", []string{"helpers", "federation"}}
 	tokenBudget      = strategy{"token_budget", "tokenbudget", "op, frames_name, id_name, amount, extra, lasts", []string{"helpers"}}
 	regionPool       = strategy{"region_pool", "regionpool", "limit, width, most, weight, ended, region_name", []string{"helpers"}}
+	heartbeat        = strategy{
+		name: "heartbeat", file: "heartbeat", needs: []string{"helpers"},
+		parameters: "leaving, smallest, by_demand, handoff, most, limit, in_flight, lasts, seq, applied, id_name, owner_name",
+	}
 )
 
 // The places of the cost are those of the specification's §2 and §3.
@@ -77,16 +81,20 @@ var (
 	kindLeakyBucket      = &kind{Script: leakyBucket.alone(4), id: "6", layout: stringLayout, cost: 4}
 	kindQuota            = &kind{quota.alone(3), "7", hashLayout, 3, quota.upTo(hashLayout), quota.refund()}
 
+	// A hash whose text form is a JSON object of the same fields and values.
+	kindHeartbeat = &kind{Script: heartbeat.alone(2), layout: hashLayout, cost: 2}
+
 	scriptTogether = together(gcra, tokenBucket, fixedWindow, slidingWindow, slidingWindowLog, leakyBucket, quota, decidedHere, tokenBudget)
 	scriptLoad     = newScript("load", source("load"))
 	scriptSwap     = newScript("swap", source("swap"))
 )
 
 // named are the scripts of transitions that the core does not know, by the transition's name. Each has
-// a layout of its own, which nothing but scripts reads.
+// a layout of its own, which nothing but scripts reads unless its kind names one.
 var named = map[string]*kind{
 	"federationLease":  {Script: federationLease.alone(2), cost: 2},
 	"federationReturn": {Script: federationReturn.alone(2), cost: 2},
+	"heartbeat":        kindHeartbeat,
 	"regionPool":       {Script: regionPool.alone(2), cost: 2},
 	"tokenBudget":      {Script: tokenBudget.alone(2), id: "9", cost: 2},
 }
