@@ -2,8 +2,10 @@ package service
 
 import (
 	"context"
+	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/fair"
 	"github.com/throttlekit/throttlekit-go/lease"
 )
 
@@ -84,4 +86,55 @@ type Reserver interface {
 	// Reserve takes up to wants units, at least 1, out of the budget of a domain. A budget
 	// with nothing left lends 0 units, with the denial that a check would get.
 	Reserve(ctx context.Context, domain string, wants int64) (Grant, error)
+}
+
+// Guarded is a policy that limits how much is in flight.
+type Guarded interface {
+	Guard() GuardState
+}
+
+// GuardState is how a guard stands at one moment.
+type GuardState struct {
+	// Policy is the name of the policy.
+	Policy string
+	// Limit is how many may be in flight here, as the guard has learned so far; InFlight how
+	// many are, and Waiting how many callers wait.
+	Limit, InFlight, Waiting int
+	// NoLoad is the latency without load, 0 before it is known; Last the latest one.
+	NoLoad, Last time.Duration
+	// Fleet is how the guard stands among others, nil if it stands alone.
+	Fleet *FleetState
+}
+
+// FleetState is what a guard knows of its fleet.
+type FleetState struct {
+	// Share is how many slots this process may use, of Ceiling for Nodes processes together.
+	Share, Ceiling, Nodes int
+	// Fenced says that the share may have been given away, so that nothing is admitted.
+	Fenced bool
+}
+
+// Sharer is a policy that divides a limit among tenants.
+type Sharer interface {
+	Shares() ShareState
+}
+
+// ShareState is how the tenants of a policy stand.
+type ShareState struct {
+	// Policy is the name of the policy.
+	Policy string
+	// Unit is what is counted, for people to read.
+	Unit string
+	// Shown says that tenants may be shown by name, at most MaxTenants of them with Points
+	// points in time each.
+	Shown              bool
+	MaxTenants, Points int
+	// Stats are the shares.
+	Stats fair.Stats
+}
+
+// Fenceable is a policy that stops admitting when its share of a fleet may have been given away.
+type Fenceable interface {
+	// TellFences has f told each time. It is called once, before the first request.
+	TellFences(f func())
 }

@@ -33,9 +33,12 @@ type Config struct {
 	// Logger is told when a fail mode answers, at most once in ten seconds for each
 	// policy. Defaults to silence.
 	Logger *slog.Logger
-	// Now is the clock that times decisions for the taps. Defaults to [time.Now]. It
-	// has no part in a decision, which comes from the clock of the store.
+	// Now is the clock that times decisions for the taps, and leases on slots. Defaults to
+	// [time.Now]. It has no part in a decision, which comes from the clock of the store.
 	Now func() time.Time
+	// LeaseTTL is how long a lease of [Service.Admit] lasts unless it is renewed, at least
+	// 1 ms. Defaults to [DefaultLeaseTTL].
+	LeaseTTL time.Duration
 }
 
 // Service holds policies by name and answers for them. It is safe for concurrent use.
@@ -47,6 +50,7 @@ type Service struct {
 	logger *slog.Logger
 	now    func() time.Time
 	born   time.Time
+	leases *leases
 
 	standIns atomic.Int64
 	panics   gate
@@ -66,6 +70,7 @@ type held struct {
 	forecaster Forecaster
 	debiter    Debiter
 	reserver   Reserver
+	admitter   Admitter
 	outages    gate
 }
 
@@ -90,7 +95,14 @@ func New(config Config) (*Service, error) {
 		now:    config.Now,
 		born:   config.Now(),
 	}
+	if config.LeaseTTL == 0 {
+		config.LeaseTTL = DefaultLeaseTTL
+	}
+	s.leases = newLeases(config.LeaseTTL, func() time.Duration { return s.now().Sub(s.born) })
 	wrong := []error{validMode("failMode", config.FailMode, false)}
+	if config.LeaseTTL < time.Millisecond {
+		wrong = append(wrong, &throttlekit.InvalidError{Field: "leaseTTL", Value: config.LeaseTTL, Rule: "must be at least 1ms"})
+	}
 	for i, tap := range config.Taps {
 		if tap == nil {
 			wrong = append(wrong, &throttlekit.InvalidError{Field: fmt.Sprintf("taps[%d]", i), Value: nil, Rule: "must be given"})
@@ -123,6 +135,7 @@ func (s *Service) hold(i int, p Policy, fallback FailMode) error {
 	h.forecaster, _ = p.(Forecaster)
 	h.debiter, _ = p.(Debiter)
 	h.reserver, _ = p.(Reserver)
+	h.admitter, _ = p.(Admitter)
 
 	name := h.info.Name
 	wrong := []error{validMode(field+".failMode", h.info.FailMode, true)}
@@ -137,6 +150,9 @@ func (s *Service) hold(i int, p Policy, fallback FailMode) error {
 	}
 	if p, ok := p.(Steadfast); ok {
 		p.TellOutages(func(err error) { s.tellOutage(h, err) })
+	}
+	if p, ok := p.(Fenceable); ok {
+		p.TellFences(func() { s.tellFence(h.info) })
 	}
 	s.held[name] = h
 	s.infos = append(s.infos, h.info)
@@ -153,12 +169,14 @@ func validMode(field string, mode FailMode, optional bool) error {
 // Policies describes the policies, in the order of the configuration.
 func (s *Service) Policies() []Info { return append([]Info(nil), s.infos...) }
 
-// Close closes every policy and joins their errors. Requests that come later are
+// Close closes every policy and joins their errors. Leases on slots are forgotten, and the slots
+// stay taken, as the work goes on that they are for. Requests that come later are
 // answered with [throttlekit.ErrClosed]. It may be called more than once.
 func (s *Service) Close() error { return s.close() }
 
 func (s *Service) closeAll() error {
 	s.closed.Store(true)
+	s.leases.close()
 	wrong := make([]error, 0, len(s.infos))
 	for _, info := range s.infos {
 		if err := s.held[info.Name].policy.Close(); err != nil {

@@ -16,6 +16,13 @@ type Tap interface {
 	Decided(e Event)
 }
 
+// FenceTap is a Tap that is also told when a policy stops admitting because this process may
+// have lost its share of a fleet's ceiling. Fenced follows the rules of Decided.
+type FenceTap interface {
+	Tap
+	Fenced(policy Info, at time.Time)
+}
+
 // Event is one decision. A CheckMany makes one for each key, and a Reserve one for its domain.
 type Event struct {
 	// Policy describes the policy that decided.
@@ -28,6 +35,11 @@ type Event struct {
 	// events; if the decision denies, that as many were wanted and none was left. The
 	// decision of a lease that was granted has in Remaining what the holder may spend.
 	Lease bool
+	// Admit says that this was an Admit, whose Axis says what denied it.
+	Admit bool
+	// Axis is what denied an Admit: "rate", "concurrency" or "cost", or "policy" if it was not
+	// worth its price. Empty otherwise.
+	Axis string
 	// Decision is the answer.
 	Decision throttlekit.Decision
 	// FailMode is the fail mode that decided because the store could not, or empty.
@@ -44,18 +56,36 @@ func (s *Service) tell(ctx context.Context, e Event) {
 	}
 }
 
-// tellOne swallows a panic of the tap. The request has been charged: if the panic went
+// tellFence tells the taps that want to know.
+func (s *Service) tellFence(policy Info) {
+	at := s.now()
+	s.logger.LogAttrs(context.Background(), slog.LevelWarn, "a policy is fenced: its share of the fleet's ceiling may have been given away",
+		slog.String("policy", policy.Name))
+	for _, tap := range s.taps {
+		if f, ok := tap.(FenceTap); ok {
+			func() {
+				defer s.recoverTap(context.Background(), tap, at)
+				f.Fenced(policy, at)
+			}()
+		}
+	}
+}
+
+// tellOne tells one tap.
+func (s *Service) tellOne(ctx context.Context, tap Tap, e Event) {
+	defer s.recoverTap(ctx, tap, e.At)
+	tap.Decided(e)
+}
+
+// recoverTap swallows a panic of a tap. The request has been charged: if the panic went
 // on, the caller would see a failure, try again and pay twice, and a fault in something
 // that only watches would stop the service.
-func (s *Service) tellOne(ctx context.Context, tap Tap, e Event) {
-	defer func() {
-		if r := recover(); r != nil {
-			if suppressed, pass := s.panics.pass(e.At.Sub(s.born)); pass {
-				s.logger.LogAttrs(ctx, slog.LevelError, "a tap panicked; the decision stands",
-					slog.String("tap", fmt.Sprintf("%T", tap)), slog.String("panic", fmt.Sprint(r)),
-					slog.Int64("suppressed", suppressed))
-			}
+func (s *Service) recoverTap(ctx context.Context, tap Tap, at time.Time) {
+	if r := recover(); r != nil {
+		if suppressed, pass := s.panics.pass(at.Sub(s.born)); pass {
+			s.logger.LogAttrs(ctx, slog.LevelError, "a tap panicked; the decision stands",
+				slog.String("tap", fmt.Sprintf("%T", tap)), slog.String("panic", fmt.Sprint(r)),
+				slog.Int64("suppressed", suppressed))
 		}
-	}()
-	tap.Decided(e)
+	}
 }

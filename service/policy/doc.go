@@ -39,8 +39,8 @@
 //	federatedFairEscrow  the same without quantum; region, key, prefix = tk:rfp
 //
 // Key is the policy's name by default. Both also take costRoom, costRoomMaxKeys,
-// costRoomRingSize and unit, which have no effect yet. Such a policy only checks, and
-// has no prefix outside its block.
+// costRoomRingSize and unit, for monitors. Such a policy only checks, and has no prefix
+// outside its block.
 //
 // # Budgets
 //
@@ -61,6 +61,23 @@
 //	           adaptive: minSize = 1, maxSize = 1000000, orderCost = 1, strandPenalty = 1
 //	federated  batch = 16, lowWater = 0, prefix = tk:fed, region, maxKeys = 65536,
 //	           returnIdleAfter or returnIdleAfterMs; needs [Env.Store]
+//
+// # Concurrency
+//
+// A policy may limit what is in flight, beside a strategy or without one, and beside a budget of costs:
+//
+//	concurrency             minLimit = 4, maxLimit = 512, initialLimit = minLimit, algorithm = gradient2
+//	                        (aimd), rttWindow = 100, smoothing = 0.2, tolerance = 2, backoffRatio = 0.9,
+//	                        queue = 0, queueTimeout = 1s (or queueTimeoutMs);
+//	                        recalibration: interval = 1m (or intervalMs), probeLimit, probeSamples = 5
+//	distributedConcurrency  the same for each server; aggregate = median (min), allocation = equal-split
+//	                        (demand-proportional), acknowledgedHandoff = false, eagerHandoff = false,
+//	                        heartbeat = 1s, leaseTtl = 2s, minHeartbeat, fenceSafetyMargin (each also in Ms),
+//	                        onCoordinatorOutage = fail-closed (local-only), selfFence = true,
+//	                        prefix = tk:fed; needs [Env.Store] and [Env.Node]
+//	budget                  budget, window (window or windowMs), or strategy and its fields; prefix
+//
+// Such a policy only admits.
 //
 // # What a file may say
 //

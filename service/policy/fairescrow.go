@@ -21,11 +21,15 @@ type fairEscrow struct {
 	room   costRoom
 }
 
-var _ service.Checker = (*fairEscrow)(nil)
+var (
+	_ service.Checker = (*fairEscrow)(nil)
+	_ service.Sharer  = (*fairEscrow)(nil)
+)
 
 // escrow is one of those in package fair.
 type escrow interface {
 	CheckN(ctx context.Context, tenant string, cost float64) (throttlekit.Decision, error)
+	Stats() fair.Stats
 	Close() error
 }
 
@@ -173,4 +177,11 @@ func (p *fairEscrow) Close() error { return p.escrow.Close() }
 // Check implements [service.Checker]. The key is the tenant, which must not be empty.
 func (p *fairEscrow) Check(ctx context.Context, key string, cost float64) (throttlekit.Decision, error) {
 	return p.escrow.CheckN(ctx, key, cost)
+}
+
+// Shares implements [service.Sharer].
+func (p *fairEscrow) Shares() service.ShareState {
+	return service.ShareState{
+		Unit: p.room.unit, Shown: p.room.shown, MaxTenants: p.room.most, Points: p.room.points, Stats: p.escrow.Stats(),
+	}
 }

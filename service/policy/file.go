@@ -31,6 +31,10 @@ type Env struct {
 	// Region names the place where the program runs, for policies that share a budget
 	// among regions and do not name one themselves. Defaults to "default".
 	Region string
+	// Node names this program among those that share the store, for policies whose ceiling on
+	// what is in flight a fleet shares: 1 to 256 bytes, another name for each. Such policies
+	// cannot be built without it.
+	Node string
 }
 
 // Parse reads a policy file, YAML or JSON, whose name is for messages only. The error is

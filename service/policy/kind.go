@@ -12,10 +12,8 @@ import (
 type kind struct {
 	// name is the key of the block.
 	name string
-	// rated says that the strategy fields of the policy belong to the kind.
-	rated bool
 	// read reads the policy and its block, reports what is wrong with them, and fills
-	// in info and make. It is nil as long as this build does not have the kind.
+	// in info and make.
 	read func(p *draft, block *entry)
 }
 
@@ -25,10 +23,10 @@ var kinds = []kind{
 	{name: "fleetBudget", read: readFleetBudget},
 	{name: "fairEscrow", read: readFairEscrow},
 	{name: "federatedFairEscrow", read: readFederatedFairEscrow},
-	{name: "concurrency", rated: true},
-	{name: "distributedConcurrency", rated: true},
-	{name: "twoTier", rated: true, read: readTwoTier},
-	{name: "federated", rated: true, read: readFederated},
+	{name: "concurrency", read: readConcurrency},
+	{name: "distributedConcurrency", read: readDistributedConcurrency},
+	{name: "twoTier", read: readTwoTier},
+	{name: "federated", read: readFederated},
 }
 
 // unsupported is the rule that a block breaks for which there is no code yet.
@@ -78,15 +76,13 @@ func (p *draft) read() {
 	case len(blocks) > 1:
 		p.exclude(blocks)
 		p.asked = append(p.asked, append(strategyFields(), "strategy")...)
-	case chosen.read != nil:
+	default:
 		p.spec.info.Kind = chosen.name
 		chosen.read(p, blocks[0])
-	default:
-		p.out.add(blocks[0].pos, Problem{Path: join(p.path, chosen.name), Rule: unsupported})
-		p.asked = append(p.asked, append(strategyFields(), "strategy")...)
-		if chosen.rated && p.entry("strategy") != nil {
-			readStrategy(p.scope)
-		}
+	}
+	if n := p.entry("budget"); n != nil && !slices.Contains(p.asked, "budget") {
+		p.asked = append(p.asked, "budget")
+		p.out.add(n.pos, Problem{Path: join(p.path, "budget"), Rule: "must not be given without concurrency or distributedConcurrency"})
 	}
 	p.finish()
 }

@@ -191,9 +191,8 @@ func TestRules(t *testing.T) {
 		{"strategy: quota, limit: 5, resetCadence: calendar-day, offsetMinutes: 841", "1:86: limiters.p.offsetMinutes: must be an integer from -840 to 840, got 841"},
 		{"strategy: quota, limit: 5, resetCadence: calendar-day, weekStartsOn: 7", "1:85: limiters.p.weekStartsOn: must be an integer from 0 to 6, got 7"},
 		{"strategy: quota, limit: 5, resetCadence: calendar-day, anchor: 1e17", "1:79: limiters.p.anchor: must be an integer from -9007199254740991 to 9007199254740991, got 1e17"},
-		{"concurrency: {minLimit: 4}, strategy: gcra, limit: 5, period: 1m", "1:16: limiters.p.concurrency: is not supported by this build"},
 		{"tokenBudget: , burst: 4", "1:29: limiters.p.tokenBudget: must be a mapping, got null; write {} for the defaults\ntest:1:31: limiters.p.burst: must not be given for a tokenBudget policy, which is its own strategy"},
-		{"concurrency: {}, strategy: gcra, limit: 0, period: 1m", "1:16: limiters.p.concurrency: is not supported by this build\ntest:1:56: limiters.p.limit: must be a positive finite number, got 0"},
+		{"concurrency: {}, strategy: gcra, limit: 0, period: 1m", "1:56: limiters.p.limit: must be a positive finite number, got 0"},
 		{"twoTeir: {}, strategy: gcra, limit: 5, period: 1m", "1:16: limiters.p.twoTeir: is not a known field; did you mean `twoTier`?"},
 		{"federated: , twoTier: {}, strategy: gcra", "1:29: limiters.p: must have at most one of tokenBudget, fleetBudget, fairEscrow, federatedFairEscrow, concurrency, distributedConcurrency, twoTier and federated, got federated and twoTier"},
 	} {

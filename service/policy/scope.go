@@ -282,18 +282,32 @@ func (s *scope) judge(strategy throttlekit.Strategy, spelled map[string]string) 
 	return nil, false
 }
 
+// mustBeGiven is the rule of the core and the axes about fields that have no default.
+const mustBeGiven = "must be given"
+
 // place reports what the core, or an axis, refuses about fields of this mapping.
 func (s *scope) place(err error, spelled map[string]string) {
 	if err == nil {
 		return
 	}
 	broken := invalids(err)
+	var implied []*throttlekit.InvalidError
 	for _, invalid := range broken {
 		field := invalid.Field
 		if as := spelled[field]; as != "" {
 			field = as
 		}
+		if e := s.entry(field); e == nil && !s.wrong[field] && invalid.Rule != mustBeGiven {
+			implied = append(implied, &throttlekit.InvalidError{Field: field, Rule: invalid.Rule})
+			continue
+		}
 		s.require(field, invalid.Rule)
+	}
+	if len(s.wrong) > 0 {
+		implied = nil // what the file leaves out has its value from what is wrong
+	}
+	for _, invalid := range implied {
+		s.require(invalid.Field, invalid.Rule)
 	}
 	if len(broken) == 0 && len(s.wrong) == 0 {
 		s.out.add(s.name, Problem{Path: s.path, Rule: "must be valid: " + err.Error()})
