@@ -22,6 +22,8 @@ type Client struct {
 	onDegraded  func(error)
 	secret      string // for Fleet, empty for none
 	options     []grpc.CallOption
+	beats       *beats
+	born        time.Time // whose monotonic reading leases are measured by
 
 	degraded atomic.Uint64
 	closed   atomic.Bool
@@ -36,6 +38,8 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{conn: o.conn, timeout: o.timeout, unavailable: o.unavailable, onDegraded: o.degraded, secret: o.secret}
+	c.born = time.Now()
+	c.beats = newBeats(c, o.leaseTTL)
 	if o.conn != nil {
 		c.options = borrowedCallOptions
 		return c, nil
@@ -49,12 +53,30 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the connection, unless it came by [WithConn]. Running and later calls report [throttlekit.ErrClosed].
+// Close ends the connection, unless it came by [WithConn], and heartbeats: slots that are still held go back to the
+// service when their leases are over. Running and later calls report [throttlekit.ErrClosed].
 func (c *Client) Close() error {
-	if c.closed.Swap(true) || c.owned == nil {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.beats.close()
+	if c.owned == nil {
 		return nil
 	}
 	return c.owned.Close()
+}
+
+// elapsed is the time since the client was made.
+func (c *Client) elapsed() time.Duration {
+	return time.Since(c.born)
+}
+
+// bound is how long a call may take that nobody else bounds.
+func (c *Client) bound() time.Duration {
+	if c.timeout > 0 {
+		return c.timeout
+	}
+	return DefaultTimeout
 }
 
 // Degraded is how many calls were answered by the mode of [WithUnavailable] so far.

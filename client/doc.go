@@ -21,7 +21,8 @@
 //	throttlekit.ErrUnsupported        the policy, or the service, cannot do that
 //	throttlekit.ErrStoreUnavailable   the service answered, but its store did not
 //	throttlekit.ErrClosed             the client is closed
-//	client.ErrUnauthenticated         the service lends to nobody without its fleet secret
+//	client.ErrUnauthenticated         the service lends, or shows, nothing without its secret
+//	client.ErrDenied                  Do did not begin its work; the error is a *DeniedError
 //	client.ErrUnavailable             the service cannot be reached, or did not answer in time
 //	context.DeadlineExceeded          the deadline of the caller's context has passed
 //	context.Canceled                  the caller's context was cancelled
@@ -33,6 +34,15 @@
 //
 // [Client.Debit] books what was spent already, such as the tokens of a model's answer, piece by piece as they come. It is
 // refused once the budget is used up, and the stream has to stop then.
+//
+// # Admission
+//
+// [Client.Admit] asks for leave on rate, concurrency and cost at once, and holds a slot until it is released; [Client.Do] runs
+// a function within one:
+//
+//	err := c.Do(ctx, "llm", userID, func(ctx context.Context) error { return ask(ctx, model) })
+//
+// A slot whose holder is gone goes back by itself. Heartbeats, one call for all slots of a client, keep the others.
 //
 // # Leases
 //

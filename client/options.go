@@ -45,6 +45,7 @@ type options struct {
 	conn        grpc.ClientConnInterface
 	secret      string
 	hasSecret   bool
+	leaseTTL    time.Duration
 }
 
 // WithTLS protects the connection. An empty config trusts the authorities of the system; Certificates in it are shown to
@@ -58,7 +59,7 @@ func WithPlaintext() Option { return func(o *options) { o.plaintext = true } }
 // error. Defaults to [DefaultTimeout].
 func WithTimeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
 
-// WithUnavailable says what Check, CheckN, CheckMany and Debit answer when the service cannot be reached or does not answer
+// WithUnavailable says what Check, CheckN, CheckMany, Debit and Admit answer when the service cannot be reached or does not answer
 // within [WithTimeout]. A decision made up so has Allowed as the mode says, and zeros. Calls that charge nothing report
 // the error in any case, and so does every call that was invalid, refused by the service, or ended by its own context.
 // Defaults to [ReturnError].
@@ -80,7 +81,7 @@ func WithConn(conn grpc.ClientConnInterface) Option { return func(o *options) { 
 
 // settle applies the options and reports everything that is wrong at once.
 func settle(addr string, opts []Option) (options, error) {
-	o := options{timeout: DefaultTimeout}
+	o := options{timeout: DefaultTimeout, leaseTTL: DefaultLeaseTTL}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -90,6 +91,9 @@ func settle(addr string, opts []Option) (options, error) {
 	}
 	if o.timeout < 0 {
 		invalid("timeout", o.timeout, "must not be negative")
+	}
+	if o.leaseTTL < time.Millisecond {
+		invalid("leaseTTL", o.leaseTTL, "must be at least 1ms")
 	}
 	if o.unavailable < ReturnError || o.unavailable > FailClosed {
 		invalid("unavailable", int(o.unavailable), "must be ReturnError, FailOpen or FailClosed")
