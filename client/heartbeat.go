@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/throttlekit/throttlekit-go"
 	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
 )
 
@@ -78,24 +79,30 @@ func (b *beats) close() {
 }
 
 func (b *beats) run() {
-	ticker := time.NewTicker(b.ttl / beatsPerTTL)
-	defer ticker.Stop()
+	next := b.client.elapsed() + b.ttl/beatsPerTTL
+	timer := time.NewTimer(b.ttl / beatsPerTTL)
+	defer timer.Stop()
 	for {
 		select {
-		case <-ticker.C:
+		case <-timer.C:
 		case <-b.ctx.Done():
 			return
 		}
-		ids, more := b.due()
-		if !more {
-			return
+		over := b.giveUp()
+		if b.client.elapsed() >= next {
+			ids, more := b.due()
+			if !more {
+				return
+			}
+			next = b.client.elapsed() + b.ttl/beatsPerTTL
+			for len(ids) > 0 {
+				n := min(len(ids), beatChunk)
+				b.beat(ids[:n], over)
+				ids = ids[n:]
+			}
+			over = b.giveUp()
 		}
-		for len(ids) > 0 {
-			n := min(len(ids), beatChunk)
-			b.beat(ids[:n])
-			ids = ids[n:]
-		}
-		b.giveUp()
+		timer.Reset(min(next, over) - b.client.elapsed())
 	}
 }
 
@@ -114,11 +121,12 @@ func (b *beats) due() (ids []string, more bool) {
 	return ids, true
 }
 
-// beat renews some leases. What goes wrong is left to the next beat.
-func (b *beats) beat(ids []string) {
+// beat renews some leases. What goes wrong is left to the next beat. It waits for no longer than until the first lease is
+// over, which somebody has to be told then.
+func (b *beats) beat(ids []string, over time.Duration) {
 	sent := b.client.elapsed()
 	// A second call on the same connection would be no faster than one that is slow.
-	bounded, cancel := context.WithTimeout(b.ctx, b.ttl-b.ttl/beatsPerTTL)
+	bounded, cancel := context.WithTimeout(b.ctx, min(b.ttl-b.ttl/beatsPerTTL, over-sent))
 	defer cancel()
 	var res throttlekitv1.HeartbeatResponse
 	req := &throttlekitv1.HeartbeatRequest{LeaseIds: ids}
@@ -139,18 +147,23 @@ func (b *beats) beat(ids []string) {
 	tell(lost)
 }
 
-// giveUp gives up leases of which nothing was heard for as long as they last.
-func (b *beats) giveUp() {
+// giveUp gives up leases of which nothing was heard for as long as they last, and says when the next one is over.
+func (b *beats) giveUp() (over time.Duration) {
+	lasts := throttlekit.Usable(b.ttl)
 	now := b.client.elapsed()
+	over = now + lasts
 	var lost []*Admission
 	b.mu.Lock()
 	for id, h := range b.held {
-		if now-h.heard >= b.ttl {
+		if now-h.heard >= lasts {
 			lost = b.drop(lost, id)
+		} else {
+			over = min(over, h.heard+lasts)
 		}
 	}
 	b.mu.Unlock()
 	tell(lost)
+	return over
 }
 
 func (b *beats) drop(lost []*Admission, id string) []*Admission {

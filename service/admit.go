@@ -54,7 +54,7 @@ func (s *Service) Admit(ctx context.Context, policy string, req AdmitRequest) (A
 	if err := s.ready(h, h.admitter != nil, "admit", req.Key); err != nil {
 		return Admitted{}, err
 	}
-	start := s.begin()
+	start := s.begin(h)
 	var stoodIn FailMode
 	a, err := h.admitter.AdmitOr(ctx, req, func(ctx context.Context, err error) (throttlekit.Decision, error) {
 		d, err := s.standIn(ctx, h, err, 1)
@@ -79,11 +79,11 @@ func (s *Service) Admit(ctx context.Context, policy string, req AdmitRequest) (A
 		}
 		answer.ExpiresAtMillis = s.now().Add(s.leases.ttl).UnixMilli()
 	}
-	if len(s.taps) > 0 {
-		at := s.now()
+	if len(h.taps) > 0 {
+		at, took := s.end(start)
 		e := Event{
 			Policy: h.info, Key: req.Key, Cost: req.Cost, Admit: true, Axis: answer.Axis,
-			Decision: a.Decision, FailMode: stoodIn, At: at, Elapsed: at.Sub(start),
+			Decision: a.Decision, FailMode: stoodIn, At: at, Elapsed: took,
 		}
 		if e.Cost == 0 {
 			e.Cost = 1
@@ -91,7 +91,7 @@ func (s *Service) Admit(ctx context.Context, policy string, req AdmitRequest) (A
 		if a.PriceDenied {
 			e.Axis = "policy"
 		}
-		s.tell(ctx, e)
+		s.tell(ctx, h, &e)
 	}
 	return answer, nil
 }

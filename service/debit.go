@@ -25,7 +25,7 @@ func (s *Service) Debit(ctx context.Context, policy, key string, tokens int64) (
 	if err := validUnits("tokens", tokens); err != nil {
 		return throttlekit.Decision{}, err
 	}
-	start := s.begin()
+	start := s.begin(h)
 	d, err := h.debiter.Debit(ctx, key, tokens)
 	return s.conclude(ctx, h, key, float64(tokens), start, d, err)
 }

@@ -129,6 +129,8 @@ type ShareState struct {
 	// points in time each.
 	Shown              bool
 	MaxTenants, Points int
+	// Window is how wide a window of the limit is.
+	Window time.Duration
 	// Stats are the shares.
 	Stats fair.Stats
 }

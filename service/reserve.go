@@ -45,19 +45,19 @@ func (s *Service) Reserve(ctx context.Context, policy, domain string, wants int6
 	if domain == "" {
 		domain = policy
 	}
-	start := s.begin()
+	start := s.begin(h)
 	g, err := h.reserver.Reserve(ctx, domain, wants)
 	if err != nil {
 		return Grant{}, err
 	}
-	if len(s.taps) > 0 {
-		at := s.now()
-		e := Event{Policy: h.info, Key: domain, Cost: float64(wants), Lease: true, Decision: g.Denial, At: at, Elapsed: at.Sub(start)}
+	if len(h.taps) > 0 {
+		at, took := s.end(start)
+		e := Event{Policy: h.info, Key: domain, Cost: float64(wants), Lease: true, Decision: g.Denial, At: at, Elapsed: took}
 		if g.Units > 0 {
 			e.Cost = float64(g.Units)
 			e.Decision = throttlekit.Decision{Allowed: true, Limit: g.Limit, Remaining: g.Units, ResetAtMillis: g.ResetAtMillis}
 		}
-		s.tell(ctx, e)
+		s.tell(ctx, h, &e)
 	}
 	return g, nil
 }

@@ -36,6 +36,10 @@ type Config struct {
 	// Now is the clock that times decisions for the taps, and leases on slots. Defaults to
 	// [time.Now]. It has no part in a decision, which comes from the clock of the store.
 	Now func() time.Time
+	// Clock says when decisions were made, if Now is too dear for that: then one decision of a
+	// policy in each millisecond of Clock is timed by Now, and the others are not timed. With
+	// a [throttlekit.CoarseClock] taps cost a third. Defaults to none.
+	Clock throttlekit.Clock
 	// LeaseTTL is how long a lease of [Service.Admit] lasts unless it is renewed, at least
 	// 1 ms. Defaults to [DefaultLeaseTTL].
 	LeaseTTL time.Duration
@@ -49,6 +53,7 @@ type Service struct {
 	taps   []Tap
 	logger *slog.Logger
 	now    func() time.Time
+	clock  throttlekit.Clock // nil for none
 	born   time.Time
 	leases *leases
 
@@ -72,6 +77,8 @@ type held struct {
 	reserver   Reserver
 	admitter   Admitter
 	outages    gate
+	taps       []heldTap
+	timed      atomic.Int64 // the millisecond of the clock that had a decision timed
 }
 
 // New returns a service for the policies in config. The error matches
@@ -93,6 +100,7 @@ func New(config Config) (*Service, error) {
 		taps:   append([]Tap(nil), config.Taps...),
 		logger: config.Logger,
 		now:    config.Now,
+		clock:  config.Clock,
 		born:   config.Now(),
 	}
 	if config.LeaseTTL == 0 {
@@ -153,6 +161,9 @@ func (s *Service) hold(i int, p Policy, fallback FailMode) error {
 	}
 	if p, ok := p.(Fenceable); ok {
 		p.TellFences(func() { s.tellFence(h.info) })
+	}
+	for _, tap := range s.taps {
+		h.taps = append(h.taps, newHeldTap(tap, h.info))
 	}
 	s.held[name] = h
 	s.infos = append(s.infos, h.info)
@@ -227,17 +238,42 @@ func (s *Service) check(ctx context.Context, h *held, key string, cost float64) 
 	if err := s.ready(h, h.checker != nil, "check", key); err != nil {
 		return throttlekit.Decision{}, err
 	}
-	start := s.begin()
+	start := s.begin(h)
 	d, err := h.checker.Check(ctx, key, cost)
 	return s.conclude(ctx, h, key, cost, start, d, err)
 }
 
-// begin is when a request began, if there is a tap that is told how long it took.
-func (s *Service) begin() (start time.Time) {
-	if len(s.taps) > 0 {
-		start = s.now()
+// begin is when a request began, or zero if it is not to be timed for the taps.
+func (s *Service) begin(h *held) (start time.Time) {
+	if len(h.taps) == 0 {
+		return start
 	}
-	return start
+	if s.clock != nil {
+		now := s.clock.NowMillis()
+		if h.timed.Load() == now {
+			return start
+		}
+		h.timed.Store(now)
+	}
+	return s.now()
+}
+
+// endMillis is end in epoch milliseconds.
+func (s *Service) endMillis(start time.Time) (atMillis int64, took time.Duration) {
+	if s.clock != nil && start.IsZero() {
+		return s.clock.NowMillis(), 0
+	}
+	at := s.now()
+	return at.UnixMilli(), at.Sub(start)
+}
+
+// end is when a request ended, and how long it took if it was timed.
+func (s *Service) end(start time.Time) (at time.Time, took time.Duration) {
+	if s.clock != nil && start.IsZero() {
+		return time.UnixMilli(s.clock.NowMillis()), 0
+	}
+	at = s.now()
+	return at, at.Sub(start)
 }
 
 // conclude makes an answer of what a policy gave for a request that consumes: the fail mode
@@ -252,10 +288,17 @@ func (s *Service) conclude(
 		}
 		stoodIn = h.mode
 	}
-	if len(s.taps) > 0 {
-		at := s.now()
-		s.tell(ctx, Event{Policy: h.info, Key: key, Cost: cost, Decision: d, FailMode: stoodIn, At: at, Elapsed: at.Sub(start)})
+	if len(h.taps) == 0 {
+		return d, nil
 	}
+	if stoodIn == "" {
+		at, took := s.endMillis(start)
+		s.tellCheck(ctx, h, key, cost, d, at, took)
+		return d, nil
+	}
+	e := Event{Policy: h.info, Key: key, Cost: cost, Decision: d, FailMode: stoodIn}
+	e.At, e.Elapsed = s.end(start)
+	s.tell(ctx, h, &e)
 	return d, nil
 }
 
@@ -274,7 +317,7 @@ func (s *Service) CheckMany(ctx context.Context, policy string, keys []string, c
 	if err := validKeys(keys); err != nil {
 		return nil, err
 	}
-	start := s.begin()
+	start := s.begin(h)
 	var stoodIn FailMode
 	decisions, err := h.batch.CheckMany(ctx, keys, cost)
 	switch {
@@ -290,11 +333,11 @@ func (s *Service) CheckMany(ctx context.Context, policy string, keys []string, c
 	case len(decisions) != len(keys):
 		return nil, fmt.Errorf("service: policy %s gave %d decisions for %d keys", quoted(h.info.Name), len(decisions), len(keys))
 	}
-	if len(s.taps) > 0 && len(keys) > 0 {
-		at := s.now()
-		share := at.Sub(start) / time.Duration(len(keys))
+	if len(h.taps) > 0 && len(keys) > 0 {
+		at, took := s.end(start)
+		share := took / time.Duration(len(keys))
 		for i, key := range keys {
-			s.tell(ctx, Event{Policy: h.info, Key: key, Cost: cost, Decision: decisions[i], FailMode: stoodIn, At: at, Elapsed: share})
+			s.tell(ctx, h, &Event{Policy: h.info, Key: key, Cost: cost, Decision: decisions[i], FailMode: stoodIn, At: at, Elapsed: share})
 		}
 	}
 	return decisions, nil

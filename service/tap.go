@@ -16,6 +16,29 @@ type Tap interface {
 	Decided(e Event)
 }
 
+// PolicyTap is a Tap that has a part for each policy, and so need not find out whose each
+// decision is.
+type PolicyTap interface {
+	Tap
+	// ForPolicy is what is told the decisions of one policy instead. It is called by New.
+	ForPolicy(policy Info) Tap
+}
+
+// CheckTap is a Tap that takes the most frequent event, a check or debit that the store decided,
+// by its parts, which is cheaper: Decided is not called for it then.
+type CheckTap interface {
+	Tap
+	// Checked is Decided for an Event with these parts. An elapsed time of 0 was not measured.
+	Checked(key string, cost float64, d throttlekit.Decision, atMillis int64, elapsed time.Duration)
+}
+
+// ContextTap is a Tap that is told with the context of the request, such as to find its trace there.
+// DecidedIn is called in place of Decided, and of Checked.
+type ContextTap interface {
+	Tap
+	DecidedIn(ctx context.Context, e Event)
+}
+
 // FenceTap is a Tap that is also told when a policy stops admitting because this process may
 // have lost its share of a fleet's ceiling. Fenced follows the rules of Decided.
 type FenceTap interface {
@@ -46,14 +69,58 @@ type Event struct {
 	FailMode FailMode
 	// At is when the answer was there.
 	At time.Time
-	// Elapsed is how long it took; of a CheckMany, each key has an equal share.
+	// Elapsed is how long it took; of a CheckMany, each key has an equal share. 0 means that
+	// it was not timed, see [Config.Clock].
 	Elapsed time.Duration
 }
 
-func (s *Service) tell(ctx context.Context, e Event) {
-	for _, tap := range s.taps {
-		s.tellOne(ctx, tap, e)
+// tell tells the taps of a policy. The event is copied only where it leaves the service.
+func (s *Service) tell(ctx context.Context, h *held, e *Event) {
+	for i := range h.taps {
+		s.tellOne(ctx, &h.taps[i], e)
 	}
+}
+
+// heldTap is a tap of a policy with what New has found out about it.
+type heldTap struct {
+	Tap
+
+	check CheckTap   // nil for none
+	in    ContextTap // nil for none
+}
+
+func newHeldTap(tap Tap, policy Info) heldTap {
+	if t, ok := tap.(PolicyTap); ok {
+		tap = t.ForPolicy(policy)
+	}
+	h := heldTap{Tap: tap}
+	if h.in, _ = tap.(ContextTap); h.in == nil {
+		h.check, _ = tap.(CheckTap)
+	}
+	return h
+}
+
+// tellCheck tells the taps of a check that the store decided.
+func (s *Service) tellCheck(
+	ctx context.Context, h *held, key string, cost float64, d throttlekit.Decision, atMillis int64, elapsed time.Duration,
+) {
+	for i := range h.taps {
+		if t := &h.taps[i]; t.check != nil {
+			s.tellOneCheck(ctx, t.check, key, cost, d, atMillis, elapsed)
+		} else {
+			s.tellOne(ctx, t, &Event{
+				Policy: h.info, Key: key, Cost: cost, Decision: d, At: time.UnixMilli(atMillis), Elapsed: elapsed,
+			})
+		}
+	}
+}
+
+// tellOneCheck tells one tap.
+func (s *Service) tellOneCheck(
+	ctx context.Context, tap CheckTap, key string, cost float64, d throttlekit.Decision, atMillis int64, elapsed time.Duration,
+) {
+	defer s.recoverTap(ctx, tap)
+	tap.Checked(key, cost, d, atMillis, elapsed)
 }
 
 // tellFence tells the taps that want to know.
@@ -64,7 +131,7 @@ func (s *Service) tellFence(policy Info) {
 	for _, tap := range s.taps {
 		if f, ok := tap.(FenceTap); ok {
 			func() {
-				defer s.recoverTap(context.Background(), tap, at)
+				defer s.recoverTap(context.Background(), tap)
 				f.Fenced(policy, at)
 			}()
 		}
@@ -72,17 +139,21 @@ func (s *Service) tellFence(policy Info) {
 }
 
 // tellOne tells one tap.
-func (s *Service) tellOne(ctx context.Context, tap Tap, e Event) {
-	defer s.recoverTap(ctx, tap, e.At)
-	tap.Decided(e)
+func (s *Service) tellOne(ctx context.Context, tap *heldTap, e *Event) {
+	defer s.recoverTap(ctx, tap.Tap)
+	if tap.in != nil {
+		tap.in.DecidedIn(ctx, *e)
+	} else {
+		tap.Decided(*e)
+	}
 }
 
 // recoverTap swallows a panic of a tap. The request has been charged: if the panic went
 // on, the caller would see a failure, try again and pay twice, and a fault in something
 // that only watches would stop the service.
-func (s *Service) recoverTap(ctx context.Context, tap Tap, at time.Time) {
+func (s *Service) recoverTap(ctx context.Context, tap Tap) {
 	if r := recover(); r != nil {
-		if suppressed, pass := s.panics.pass(at.Sub(s.born)); pass {
+		if suppressed, pass := s.panics.pass(s.now().Sub(s.born)); pass {
 			s.logger.LogAttrs(ctx, slog.LevelError, "a tap panicked; the decision stands",
 				slog.String("tap", fmt.Sprintf("%T", tap)), slog.String("panic", fmt.Sprint(r)),
 				slog.Int64("suppressed", suppressed))

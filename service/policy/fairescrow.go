@@ -19,6 +19,7 @@ type fairEscrow struct {
 	info   service.Info
 	escrow escrow
 	room   costRoom
+	width  time.Duration
 }
 
 var (
@@ -87,7 +88,7 @@ func readFairEscrow(p *draft, block *entry) {
 		if err != nil {
 			return nil, err
 		}
-		return &fairEscrow{info: spec.info, escrow: made, room: b.room}, nil
+		return &fairEscrow{info: spec.info, escrow: made, room: b.room, width: b.width}, nil
 	}
 }
 
@@ -182,6 +183,7 @@ func (p *fairEscrow) Check(ctx context.Context, key string, cost float64) (throt
 // Shares implements [service.Sharer].
 func (p *fairEscrow) Shares() service.ShareState {
 	return service.ShareState{
-		Unit: p.room.unit, Shown: p.room.shown, MaxTenants: p.room.most, Points: p.room.points, Stats: p.escrow.Stats(),
+		Unit: p.room.unit, Shown: p.room.shown, MaxTenants: p.room.most, Points: p.room.points,
+		Window: p.width, Stats: p.escrow.Stats(),
 	}
 }

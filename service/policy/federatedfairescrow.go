@@ -43,6 +43,6 @@ func readFederatedFairEscrow(p *draft, block *entry) {
 		if err != nil {
 			return nil, err
 		}
-		return &fairEscrow{info: spec.info, escrow: made, room: b.room}, nil
+		return &fairEscrow{info: spec.info, escrow: made, room: b.room, width: b.width}, nil
 	}
 }
