@@ -148,10 +148,10 @@ func TestFenceCountsFromWhenABeatIsSent(t *testing.T) {
 // TestAnAnswerAfterTheFence is adopted, and does not lift it.
 func TestAnAnswerAfterTheFence(t *testing.T) {
 	t.Parallel()
-	fences := 0
+	told := make(chan struct{}, 10)
 	clock := &watch{now: time.Hour}
 	f := &FleetGuard{guard: newTestGuard(t, Config{Elapsed: clock.elapsed}), lasts: time.Second}
-	f.config.Outage, f.config.OnFence = FailClosed, func() { fences++ }
+	f.config.Outage, f.config.OnFence = FailClosed, func() { told <- struct{}{} }
 	adopt := func(sent time.Duration, slots int) {
 		f.adopt(Report{}, sent, Share{Slots: slots, Ceiling: 9, Nodes: 1})
 	}
@@ -163,8 +163,9 @@ func TestAnAnswerAfterTheFence(t *testing.T) {
 	adopt(clock.now-time.Second, 2)
 	f.watching.Stop()
 	f.fence()
-	if got := f.Stats(); !got.Fenced || got.Share != 2 || fences != 1 {
-		t.Errorf("%+v, fenced %d times", got, fences)
+	<-told
+	if got := f.Stats(); !got.Fenced || got.Share != 2 || len(told) > 0 {
+		t.Errorf("%+v, and told of it again", got)
 	}
 	adopt(clock.now-time.Second+1, 3)
 	f.watching.Stop()
@@ -173,8 +174,9 @@ func TestAnAnswerAfterTheFence(t *testing.T) {
 	}
 	clock.now += 2
 	f.fence()
-	if got := f.Stats(); !got.Fenced || fences != 2 {
-		t.Errorf("%+v, fenced %d times", got, fences)
+	<-told
+	if got := f.Stats(); !got.Fenced || len(told) > 0 {
+		t.Errorf("%+v, and told of it again", got)
 	}
 }
 
@@ -381,4 +383,29 @@ func TestAFenceOnASlowClock(t *testing.T) {
 			t.Errorf("fenced at %v", got)
 		}
 	})
+}
+
+// TestFunctionsThatTakeTheirTime keep nothing waiting: neither beats, nor the fence, nor Close.
+func TestFunctionsThatTakeTheirTime(t *testing.T) {
+	t.Parallel()
+	v := voice{}
+	let, order := make(chan struct{}), make(chan string, 10)
+	v.onError = func(err error) {
+		order <- err.Error()
+		<-let
+	}
+	v.say(nil, errors.New("first"))
+	if got := <-order; got != "first" {
+		t.Fatalf("told of %s", got)
+	}
+	for _, text := range []string{"second", "third"} {
+		v.say(nil, errors.New(text))
+	}
+	v.say(func() { order <- "fence"; panic("oops") }, nil)
+	close(let)
+	for _, want := range []string{"fence", "third", "concurrency: OnFence panicked: oops"} {
+		if got := <-order; got != want {
+			t.Errorf("told of %s, want %s", got, want)
+		}
+	}
 }

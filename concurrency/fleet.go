@@ -70,9 +70,11 @@ type FleetConfig struct {
 	// OnFence is called when the guard has fenced itself, once until it is admitted again, so
 	// that the program may abort what is under way.
 	OnFence func()
-	// OnError is called with the error of each beat that failed.
+	// OnError is called with the error of a beat that failed; of those that fail while it runs, with
+	// the latest.
 	//
-	// Both must be safe for concurrent use and must not call Close. A panic of theirs ends there.
+	// Both run in a goroutine of their own, one at a time, so that they may take their time and call
+	// what they like: nothing of the guard waits for them, Close neither. A panic of theirs ends there.
 	OnError func(error)
 }
 
@@ -141,7 +143,8 @@ type FleetGuard struct {
 
 	turn  chan struct{} // holds what is in it while a beat is under way, and for good once closed
 	stop  chan struct{}
-	work  sync.WaitGroup // the beats, and calls of OnFence
+	work  sync.WaitGroup // the beats
+	voice voice
 	leave func() error
 
 	// Under the guard's lock:
@@ -188,6 +191,7 @@ func NewFleetGuard(config FleetConfig) (*FleetGuard, error) {
 		turn: make(chan struct{}, 1), stop: make(chan struct{}),
 		sent: guard.elapsed() - config.Heartbeat, applied: -1,
 	}
+	f.voice.onError = config.OnError
 	f.leave = sync.OnceValue(f.close)
 	guard.part.news = make(chan struct{}, 1)
 	if config.Outage == FailClosed {
@@ -286,15 +290,15 @@ func (f *FleetGuard) Beat(ctx context.Context) error {
 	err := f.beat(ctx)
 	<-f.turn
 	if err != nil && !errors.Is(err, throttlekit.ErrClosed) {
-		f.report(err)
+		f.voice.say(nil, err)
 	}
 	return err
 }
 
 func (f *FleetGuard) beat(ctx context.Context) error {
 	f.fence()
-	r, sent, ok := f.snapshot()
-	if !ok {
+	r, sent, open := f.snapshot()
+	if !open {
 		return throttlekit.ErrClosed
 	}
 	bounded, cancel := context.WithTimeout(ctx, f.config.Timeout)
@@ -313,7 +317,7 @@ func (f *FleetGuard) beat(ctx context.Context) error {
 }
 
 // snapshot is what a beat reports, all of one moment, and a time before it is sent.
-func (f *FleetGuard) snapshot() (r Report, sent time.Duration, ok bool) {
+func (f *FleetGuard) snapshot() (r Report, sent time.Duration, open bool) {
 	g := f.guard
 	sent = g.elapsed()
 	g.mu.Lock()
@@ -409,12 +413,8 @@ func (f *FleetGuard) fence() {
 		return
 	}
 	g.part.until = fenced
-	f.work.Add(1) // not after Close has begun to wait: it closes the guard first
 	g.mu.Unlock()
-	defer f.work.Done()
-	if f.config.OnFence != nil {
-		f.call("OnFence", f.config.OnFence)
-	}
+	f.voice.say(f.config.OnFence, nil)
 }
 
 // fail takes note of a beat that may not have arrived.
@@ -440,46 +440,43 @@ func (f *FleetGuard) fail(sent time.Duration, abandoned bool) {
 	}
 }
 
-// report tells the program about an error.
-func (f *FleetGuard) report(err error) {
-	if f.config.OnError != nil {
-		f.call("OnError", func() { f.config.OnError(err) })
-	}
-}
-
-// call calls a function of the program's. Its panic would end the beats, and so the node.
-func (f *FleetGuard) call(name string, function func()) {
-	defer func() {
-		if cause := recover(); cause != nil && name != "OnError" {
-			f.report(fmt.Errorf("concurrency: %s panicked: %v", name, cause))
-		}
-	}()
-	function()
-}
-
 // Close refuses those who wait and who come later, and leaves the fleet, whose other nodes then get
 // what was this one's. Permits in flight are ended as ever, and the store is not asked for that; if
 // there are any, the fleet keeps the slots until the TTL has passed, since they may not be given
 // away. After Close no beat is sent.
 //
-// Close takes no longer than 2 x Timeout and what OnFence and OnError take. The error says that the
-// fleet could not be told, so that the slots are kept until the TTL has passed. Close may be called
-// more than once; the answer is always that of the first time.
+// Close takes no longer than twice Timeout, and than two seconds. The error says that the fleet could
+// not be told, so that the slots are kept until the TTL has passed since the latest beat. Close may be
+// called more than once; the answer is always that of the first time.
 func (f *FleetGuard) Close() error { return f.leave() }
+
+// longestGoodbye bounds each of the two things that Close waits for.
+const longestGoodbye = time.Second
 
 func (f *FleetGuard) close() error {
 	_ = f.guard.Close() // never fails
 	close(f.stop)
-	ctx, cancel := context.WithTimeout(context.Background(), f.config.Timeout)
+	timeout := min(f.config.Timeout, longestGoodbye)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	select {
 	case f.turn <- struct{}{}: // a beat that is under way would join again what has left
 	case <-ctx.Done():
 		return fmt.Errorf("concurrency: leaving the fleet: the beat that is under way does not end: %w", ctx.Err())
 	}
-	defer f.work.Wait()
+	f.work.Wait()
+	ctx, cancel = context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	var err error
 	if f.idle() {
-		return f.depart()
+		err = f.depart(ctx)
+	} else {
+		// The slots are in use. Those who use them may need as long as anybody to hear that the node is gone.
+		r, _, _ := f.snapshot()
+		_, err = f.exchange(ctx, r)
+	}
+	if err != nil {
+		return fmt.Errorf("concurrency: leaving the fleet: %w", err)
 	}
 	return nil
 }
@@ -495,15 +492,10 @@ func (f *FleetGuard) idle() bool {
 }
 
 // depart takes the node out of the fleet's record.
-func (f *FleetGuard) depart() error {
-	ctx, cancel := context.WithTimeout(context.Background(), f.config.Timeout)
-	defer cancel()
+func (f *FleetGuard) depart(ctx context.Context) error {
 	move, err := f.config.Ceiling.Leave(f.config.Node, f.config.Owner)
 	if err == nil {
 		_, err = f.config.Store.Apply(ctx, f.config.Key, move, 1)
 	}
-	if err != nil {
-		return fmt.Errorf("concurrency: leaving the fleet: %w", err)
-	}
-	return nil
+	return err
 }

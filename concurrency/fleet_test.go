@@ -315,6 +315,7 @@ func TestLeavingWithPermitsOut(t *testing.T) {
 		store := newBubbleStore(t)
 		a := join(t, store, "a", 6, handoff(t))
 		held := take(t, a, 6)
+		after(start, 900*ms)
 		if err := a.Close(); err != nil {
 			t.Error(err)
 		}
@@ -327,11 +328,11 @@ func TestLeavingWithPermitsOut(t *testing.T) {
 		if got := a.Stats(); got.InFlight != 0 || a.line.counts().leaves != 0 {
 			t.Errorf("%+v, %d leaves", got, a.line.counts().leaves)
 		}
-		after(start, 2000*ms)
+		after(start, 2900*ms) // the TTL counts from the goodbye
 		if got := b.step(t); got != 0 {
 			t.Errorf("b has %d", got)
 		}
-		after(start, 2001*ms)
+		after(start, 2901*ms)
 		if got := b.step(t); got != 6 {
 			t.Errorf("b has %d", got)
 		}

@@ -66,6 +66,9 @@ func (s *Service) Admit(ctx context.Context, policy string, req AdmitRequest) (A
 	if err != nil {
 		return Admitted{}, err
 	}
+	if stoodIn == "" && a.Binding != admission.Concurrency && !a.PriceDenied {
+		s.decided(ctx, h) // the store was asked
+	}
 	answer := Admitted{Decision: a.Decision, Axis: string(a.Binding), PriceDenied: a.PriceDenied}
 	if permit := a.Permit(); permit.Allowed {
 		if err := ctx.Err(); err != nil {
@@ -73,7 +76,7 @@ func (s *Service) Admit(ctx context.Context, policy string, req AdmitRequest) (A
 			return Admitted{}, err
 		}
 		var ok bool
-		if answer.Lease, ok = s.leases.grant(permit); !ok {
+		if answer.Lease, ok = s.leases.grant(h, permit); !ok {
 			permit.Cancel()
 			return Admitted{}, fmt.Errorf("%w: the service", throttlekit.ErrClosed)
 		}
@@ -109,7 +112,8 @@ type Renewal struct {
 	DeadlineMillis int64
 }
 
-// Heartbeat gives each lease a further LeaseTTL from now. The error matches ErrInvalid if there are
+// Heartbeat gives each lease a further LeaseTTL from now. Leases of a policy that has fenced itself since
+// they were granted count as reclaimed, so that their holders stop. The error matches ErrInvalid if there are
 // more than [MaxLeases]; then none is renewed.
 func (s *Service) Heartbeat(leases []string) (Renewal, error) {
 	if len(leases) > MaxLeases {

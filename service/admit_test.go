@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/admission"
+	"github.com/throttlekit/throttlekit-go/concurrency"
 	"github.com/throttlekit/throttlekit-go/service"
 )
 
@@ -193,6 +195,45 @@ func TestAdmitRefuses(t *testing.T) {
 	}
 	if _, err := s.Admit(t.Context(), "slots", service.AdmitRequest{}); !errors.Is(err, throttlekit.ErrClosed) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// fencing is a policy with a guard that can be fenced.
+type fencing struct {
+	bare
+	*admission.Admitter
+
+	fence func()
+}
+
+func (f *fencing) TellFences(fence func()) { f.fence = fence }
+
+// Holders of a policy that was fenced are told that their slots are gone, which stay taken until they end them.
+func TestFencedLeases(t *testing.T) {
+	t.Parallel()
+	guard, err := concurrency.NewGuard(concurrency.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admitter, err := admission.New(admission.Config{Guard: guard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &fencing{bare: bare{info: service.Info{Name: "fleet"}}, Admitter: admitter}
+	s := newService(t, admitting, nil, service.Config{Policies: []service.Policy{p}})
+	before, other := admit(t, s, "fleet", service.AdmitRequest{}), admit(t, s, "slots", service.AdmitRequest{})
+	p.fence()
+	after := admit(t, s, "fleet", service.AdmitRequest{})
+	r, err := s.Heartbeat([]string{before.Lease, other.Lease, after.Lease})
+	if err != nil || !slices.Equal(r.Live, []string{other.Lease, after.Lease}) || !slices.Equal(r.Reclaimed, []string{before.Lease}) {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if got := guard.Stats().InFlight; got != 2 {
+		t.Errorf("%d in flight", got)
+	}
+	s.Release(before.Lease, true)
+	if got := guard.Stats().InFlight; got != 1 {
+		t.Errorf("%d in flight after the release", got)
 	}
 }
 

@@ -24,6 +24,7 @@ func (s *Service) standIn(ctx context.Context, h *held, err error, n int) (throt
 		return throttlekit.Decision{}, err
 	}
 	s.standIns.Add(int64(n))
+	h.failing.Store(true)
 	if suppressed, pass := h.outages.pass(s.now().Sub(s.born)); pass {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "the store cannot decide; the fail mode does",
 			slog.String("policy", h.info.Name), slog.String("failMode", string(h.mode)),
@@ -36,10 +37,21 @@ func (s *Service) standIn(ctx context.Context, h *held, err error, n int) (throt
 	return d, nil
 }
 
+// decided takes note that the store has decided, and logs that it does so again. Who asks often learns
+// it once in logEvery.
+func (s *Service) decided(ctx context.Context, h *held) {
+	if !h.failing.Load() || !h.failing.CompareAndSwap(true, false) {
+		return
+	}
+	if _, pass := h.recoveries.pass(s.now().Sub(s.born)); pass {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "the store decides again", slog.String("policy", h.info.Name))
+	}
+}
+
 // tellOutage logs an outage that the policy bears by itself.
 func (s *Service) tellOutage(h *held, err error) {
 	if suppressed, pass := h.outages.pass(s.now().Sub(s.born)); pass {
-		s.logger.LogAttrs(context.Background(), slog.LevelWarn, "the store does not answer; the policy denies what it does not hold",
+		s.logger.LogAttrs(context.Background(), slog.LevelWarn, "the store does not serve the policy, which goes on with what it holds",
 			slog.String("policy", h.info.Name), slog.Int64("suppressed", suppressed), slog.Any("error", err))
 	}
 }

@@ -221,11 +221,14 @@ func TestFailModeIsLoggedNowAndThen(t *testing.T) {
 	check("api", 1)
 	clock.move(1)
 	check("api", 2)
+	store.fail(nil)
+	check("api", 2)
 	const line = `level=WARN msg="the store cannot decide; the fail mode does" `
 	const fault = ` error="throttlekit: rate-limit store is unavailable: connection refused"` + "\n"
 	want := line + "policy=api failMode=open suppressed=0" + fault +
 		line + "policy=day failMode=closed suppressed=0" + fault +
-		line + "policy=api failMode=open suppressed=1000" + fault
+		line + "policy=api failMode=open suppressed=1000" + fault +
+		`level=WARN msg="the store decides again" policy=api` + "\n"
 	if log.String() != want {
 		t.Errorf("got\n%swant\n%s", log.String(), want)
 	}

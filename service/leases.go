@@ -30,11 +30,13 @@ type leases struct {
 	reclaimed      int64
 }
 
-// leased is one lease: 80 bytes.
+// leased is one lease: 96 bytes.
 type leased struct {
 	id         leaseID
 	permit     concurrency.Permit
+	policy     *held
 	deadline   time.Duration
+	fences     int64 // of the policy, when the lease was granted
 	prev, next int32
 }
 
@@ -66,8 +68,8 @@ func newLeases(ttl time.Duration, now func() time.Duration) *leases {
 	return &leases{ttl: ttl, now: now, index: make(map[leaseID]int32), free: nowhere, oldest: nowhere, newest: nowhere}
 }
 
-// grant takes a permit over. It is not ok once the table is closed; then the permit stays with the caller.
-func (l *leases) grant(permit concurrency.Permit) (id string, ok bool) {
+// grant takes a permit of a policy over. It is not ok once the table is closed; then the permit stays with the caller.
+func (l *leases) grant(h *held, permit concurrency.Permit) (id string, ok bool) {
 	var key leaseID
 	_, _ = rand.Read(key[:]) // it never fails
 	now := l.now()
@@ -83,7 +85,7 @@ func (l *leases) grant(permit concurrency.Permit) (id string, ok bool) {
 	} else {
 		l.free = l.slab[at].next
 	}
-	l.slab[at] = leased{id: key, permit: permit}
+	l.slab[at] = leased{id: key, permit: permit, policy: h, fences: h.fences.Load()}
 	l.index[key] = at
 	l.append(at, now)
 	l.arm(l.ttl)
@@ -110,7 +112,9 @@ func (l *leases) release(text string, dropped bool) {
 	}
 }
 
-// renew gives each lease that is held a further term, in one hold of the lock for some of them.
+// renew gives each lease that is held a further term, in one hold of the lock for some of them. One of a
+// policy that was fenced since is not renewed: others may have its slot, and its holder must hear of
+// that. Here it is taken until its holder has ended it, or its time is over.
 func (l *leases) renew(texts []string) (live, reclaimed []string) {
 	now := l.now()
 	for len(texts) > 0 {
@@ -119,7 +123,7 @@ func (l *leases) renew(texts []string) (live, reclaimed []string) {
 		for _, text := range texts[:n] {
 			id, ok := parseLeaseID(text)
 			at, held := l.index[id]
-			if !ok || !held {
+			if !ok || !held || l.slab[at].fences != l.slab[at].policy.fences.Load() {
 				reclaimed = append(reclaimed, text)
 				continue
 			}

@@ -41,7 +41,7 @@ func (h *heldLeases) fill(b *testing.B) {
 		if !permit.Allowed {
 			return
 		}
-		if _, ok := h.grant(permit); !ok {
+		if _, ok := h.grant(&held{}, permit); !ok {
 			b.Fatal("the table is closed")
 		}
 		if n%together == 0 {

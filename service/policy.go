@@ -112,6 +112,10 @@ type FleetState struct {
 	Share, Ceiling, Nodes int
 	// Fenced says that the share may have been given away, so that nothing is admitted.
 	Fenced bool
+	// Margin is how long before that the policy stops admitting if it is not heard; 0 if it does
+	// not. Strict says that the ceiling is never exceeded by work that ends within Margin.
+	Margin time.Duration
+	Strict bool
 }
 
 // Sharer is a policy that divides a limit among tenants.

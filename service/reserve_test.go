@@ -141,7 +141,7 @@ func TestReserveWithoutAStore(t *testing.T) {
 	if d, err := broken.Check(t.Context(), "fleet", "k", 1); err != nil || d.Allowed || broken.FailModeCount() != 0 {
 		t.Errorf("got %+v, %v, want a denial", d, err)
 	}
-	const told = "the store does not answer; the policy denies what it does not hold"
+	const told = "the store does not serve the policy, which goes on with what it holds"
 	if got := log.String(); strings.Count(got, told) != 1 || !strings.Contains(got, "policy=fleet") || !strings.Contains(got, "connection refused") {
 		t.Errorf("logged %s", got)
 	}

@@ -76,7 +76,10 @@ type held struct {
 	debiter    Debiter
 	reserver   Reserver
 	admitter   Admitter
+	failing    atomic.Bool // the fail mode made the latest decision
 	outages    gate
+	recoveries gate
+	fences     atomic.Int64 // times that the policy was fenced
 	taps       []heldTap
 	timed      atomic.Int64 // the millisecond of the clock that had a decision timed
 }
@@ -160,7 +163,10 @@ func (s *Service) hold(i int, p Policy, fallback FailMode) error {
 		p.TellOutages(func(err error) { s.tellOutage(h, err) })
 	}
 	if p, ok := p.(Fenceable); ok {
-		p.TellFences(func() { s.tellFence(h.info) })
+		p.TellFences(func() {
+			h.fences.Add(1)
+			s.tellFence(h.info)
+		})
 	}
 	for _, tap := range s.taps {
 		h.taps = append(h.taps, newHeldTap(tap, h.info))
@@ -188,12 +194,17 @@ func (s *Service) Close() error { return s.close() }
 func (s *Service) closeAll() error {
 	s.closed.Store(true)
 	s.leases.close()
-	wrong := make([]error, 0, len(s.infos))
-	for _, info := range s.infos {
-		if err := s.held[info.Name].policy.Close(); err != nil {
-			wrong = append(wrong, fmt.Errorf("closing policy %s: %w", quoted(info.Name), err))
-		}
+	// Each may wait for a store that does not answer, so they do it together.
+	wrong := make([]error, len(s.infos))
+	var closing sync.WaitGroup
+	for i, info := range s.infos {
+		closing.Go(func() {
+			if err := s.held[info.Name].policy.Close(); err != nil {
+				wrong[i] = fmt.Errorf("closing policy %s: %w", quoted(info.Name), err)
+			}
+		})
 	}
+	closing.Wait()
 	return errors.Join(wrong...)
 }
 
@@ -287,6 +298,8 @@ func (s *Service) conclude(
 			return throttlekit.Decision{}, err
 		}
 		stoodIn = h.mode
+	} else {
+		s.decided(ctx, h)
 	}
 	if len(h.taps) == 0 {
 		return d, nil
@@ -332,6 +345,8 @@ func (s *Service) CheckMany(ctx context.Context, policy string, keys []string, c
 		}
 	case len(decisions) != len(keys):
 		return nil, fmt.Errorf("service: policy %s gave %d decisions for %d keys", quoted(h.info.Name), len(decisions), len(keys))
+	default:
+		s.decided(ctx, h)
 	}
 	if len(h.taps) > 0 && len(keys) > 0 {
 		at, took := s.end(start)

@@ -59,14 +59,14 @@ func newService(tb testing.TB, text string, store throttlekit.Store, config serv
 type bare struct {
 	info  service.Info
 	err   error
-	count *int
+	count *atomic.Int64
 }
 
 func (b bare) Info() service.Info { return b.info }
 
 func (b bare) Close() error {
 	if b.count != nil {
-		*b.count++
+		b.count.Add(1)
 	}
 	return b.err
 }
@@ -278,7 +278,8 @@ func TestCheckManyMustAnswerAll(t *testing.T) {
 
 func TestCloseIsIdempotent(t *testing.T) {
 	t.Parallel()
-	count, broken := 0, errors.New("broken")
+	var count atomic.Int64
+	broken := errors.New("broken")
 	s, err := service.New(service.Config{Policies: []service.Policy{
 		bare{info: service.Info{Name: "a"}, err: broken, count: &count},
 		bare{info: service.Info{Name: "b"}, count: &count},
@@ -293,8 +294,8 @@ func TestCloseIsIdempotent(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if count != 3 {
-		t.Errorf("policies were closed %d times, want 3", count)
+	if got := count.Load(); got != 3 {
+		t.Errorf("policies were closed %d times, want 3", got)
 	}
 }
 
