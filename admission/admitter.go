@@ -207,6 +207,9 @@ func (a *Admitter) admit(ctx context.Context, r *Request, standIn StandIn, adm *
 		}
 	}
 	if adm.Allowed {
+		if len(a.limits) > 0 {
+			permit.Begin() // how long the store took says nothing about the backend
+		}
 		adm.permit = permit
 	}
 	return nil

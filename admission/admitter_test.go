@@ -296,6 +296,47 @@ func TestDenialsTeachNothing(t *testing.T) {
 	}
 }
 
+// TestStoreTeachesNothing: how long the store takes is not the backend's latency, whoever decides in the end.
+func TestStoreTeachesNothing(t *testing.T) {
+	t.Parallel()
+	run := func(storeTakes time.Duration, storeFails error) concurrency.Stats {
+		var now time.Duration
+		guard, err := concurrency.NewGuard(concurrency.Config{Elapsed: func() time.Duration { return now }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(t, 1)
+		w.store.work = func() { now += storeTakes }
+		a := newAdmitter(t, Config{
+			Guard: guard, Store: w.store, Rate: &Limit{Strategy: throttlekit.FixedWindow{Limit: 1e9, Window: time.Minute}, Prefix: "r"},
+			Cost: &Limit{Strategy: throttlekit.FixedWindow{Limit: 1e9, Window: time.Minute}, Prefix: "c"},
+		})
+		for range 40 {
+			w.store.fail(storeFails)
+			var held []Admission
+			for range guard.Stats().Limit {
+				adm, err := a.AdmitOr(t.Context(), Request{Key: "k"}, func(context.Context, error) (throttlekit.Decision, error) {
+					return throttlekit.Decision{Allowed: true}, nil
+				})
+				if err != nil || !adm.Allowed {
+					t.Fatalf("%+v, %v", adm, err)
+				}
+				now += 10 * time.Millisecond
+				adm.Release()
+				held = append(held, adm)
+			}
+			if len(held) == 0 {
+				t.Fatal("nobody was admitted")
+			}
+		}
+		return guard.Stats()
+	}
+	fast, slow, failing := run(0, nil), run(100*time.Millisecond, nil), run(100*time.Millisecond, throttlekit.ErrStoreUnavailable)
+	if slow != fast || failing != fast || fast.NoLoad != 10*time.Millisecond {
+		t.Errorf("with a fast store %+v, with a slow one %+v, with one that fails late %+v", fast, slow, failing)
+	}
+}
+
 // TestErrors: whatever fails, the slot is given back, and nothing was taught.
 func TestErrors(t *testing.T) {
 	t.Parallel()

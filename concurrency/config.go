@@ -1,8 +1,10 @@
 package concurrency
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -73,6 +75,7 @@ const most = 1_000_000
 
 // complete fills the defaults in and refuses what breaks a rule, all fields at once.
 func (c Config) complete() (Config, error) {
+	given := c
 	orElse(&c.MinLimit, 4)
 	orElse(&c.MaxLimit, 512)
 	orElse(&c.InitialLimit, c.MinLimit)
@@ -87,34 +90,52 @@ func (c Config) complete() (Config, error) {
 			wrong = append(wrong, &throttlekit.InvalidError{Field: field, Value: value, Rule: rule})
 		}
 	}
-	within := func(field string, value, least, greatest int) {
-		require(value >= least && value <= greatest, field, value, fmt.Sprintf("must be an integer from %d to %d", least, greatest))
+	atLeast := func(least int, field string, value int) {
+		require(value >= least && value <= most, field, value, span(strconv.Itoa(least), strconv.Itoa(most)))
 	}
-	within("minLimit", c.MinLimit, 1, most)
-	within("maxLimit", c.MaxLimit, max(1, c.MinLimit), most)
+	atLeast(1, "minLimit", c.MinLimit)
+	least, greatest := origin("minLimit", given.MinLimit, max(1, c.MinLimit)), strconv.Itoa(most)
+	require(c.MaxLimit >= max(1, c.MinLimit) && c.MaxLimit <= most, "maxLimit", c.MaxLimit, span(least, greatest))
+	from, to := 1, most // what is judged by bounds that are wrong themselves may break these only
 	if len(wrong) == 0 {
-		within("initialLimit", c.InitialLimit, c.MinLimit, c.MaxLimit)
+		from, to, greatest = c.MinLimit, c.MaxLimit, origin("maxLimit", given.MaxLimit, c.MaxLimit)
+	} else {
+		least, c.InitialLimit = "1", cmp.Or(given.InitialLimit, 1)
 	}
+	require(c.InitialLimit >= from && c.InitialLimit <= to, "initialLimit", c.InitialLimit, span(least, greatest))
 	require(c.Algorithm == Gradient2 || c.Algorithm == AIMD, "algorithm", string(c.Algorithm), "must be gradient2 or aimd")
-	within("rttWindow", c.RTTWindow, 1, most)
+	atLeast(1, "rttWindow", c.RTTWindow)
 	require(c.Smoothing > 0 && c.Smoothing <= 1, "smoothing", c.Smoothing, "must be above 0 and at most 1")
 	require(c.Tolerance >= 1 && c.Tolerance <= throttlekit.MaxSafe, "tolerance", c.Tolerance, "must be a finite number >= 1")
 	require(c.BackoffRatio >= 0.5 && c.BackoffRatio < 1, "backoffRatio", c.BackoffRatio, "must be at least 0.5 and below 1")
-	within("queue", c.Queue, 0, most)
+	atLeast(0, "queue", c.Queue)
 	if c.Recalibration != nil {
 		r := *c.Recalibration
 		orElse(&r.Interval, time.Minute)
 		orElse(&r.ProbeLimit, c.MinLimit)
 		orElse(&r.ProbeSamples, 5)
 		require(r.Interval > 0, "recalibration.interval", r.Interval, "must be a positive duration")
-		within("recalibration.probeLimit", r.ProbeLimit, 1, c.MaxLimit)
-		within("recalibration.probeSamples", r.ProbeSamples, 1, most)
+		require(r.ProbeLimit >= 1 && r.ProbeLimit <= to, "recalibration.probeLimit", r.ProbeLimit, span("1", greatest))
+		atLeast(1, "recalibration.probeSamples", r.ProbeSamples)
 		c.Recalibration = &r
 	}
 	if c.Elapsed == nil {
 		c.Elapsed = monotonic.Elapsed
 	}
 	return c, errors.Join(wrong...)
+}
+
+// span is the rule about an integer between two bounds.
+func span(least, greatest string) string {
+	return "must be an integer from " + least + " to " + greatest
+}
+
+// origin is a bound that another field sets, and says so if that field was left at its default.
+func origin(field string, given, value int) string {
+	if given != 0 {
+		return strconv.Itoa(value)
+	}
+	return fmt.Sprintf("%d (the default of %s)", value, field)
 }
 
 func orElse[T comparable](value *T, standard T) {

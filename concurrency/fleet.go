@@ -170,8 +170,10 @@ type FleetStats struct {
 	// Ceiling is how many may be in flight in the whole fleet, and Nodes is how many nodes it
 	// has, by the latest beat that succeeded.
 	Ceiling, Nodes int
-	// Fenced says that the guard admits nobody because it has not been heard for too long.
+	// Fenced says that the guard admits nobody because it has not been heard for too long. It does
+	// so Margin before its slots may be given away, or never if Margin is 0.
 	Fenced bool
+	Margin time.Duration
 }
 
 // NewFleetGuard returns a guard that joins its fleet with its first beat, which is sent at once.
@@ -222,7 +224,10 @@ func (f *FleetGuard) Stats() FleetStats {
 	now := g.elapsed()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := FleetStats{Stats: g.stats(), Share: g.part.slots, Ceiling: f.ceiling, Nodes: f.nodes, Fenced: now >= g.part.until}
+	s := FleetStats{
+		Stats: g.stats(), Share: g.part.slots, Ceiling: f.ceiling, Nodes: f.nodes,
+		Fenced: now >= g.part.until, Margin: f.config.FenceMargin,
+	}
 	switch {
 	case g.closed:
 		s.Share = 0

@@ -53,6 +53,27 @@ func TestEndings(t *testing.T) {
 	}
 }
 
+// The latency counts from Begin, which does nothing on what has ended or was refused.
+func TestBegin(t *testing.T) {
+	t.Parallel()
+	clock := &watch{}
+	g := newTestGuard(t, Config{MinLimit: 1, MaxLimit: 1, Elapsed: clock.elapsed})
+	p := g.TryAcquire()
+	clock.now += time.Hour
+	p.Begin()
+	g.TryAcquire().Begin() // refused
+	Permit{}.Begin()
+	clock.now += 10 * ms
+	p.Release()
+	next := g.TryAcquire()
+	clock.now += 5 * ms
+	p.Begin() // it has ended
+	next.Release()
+	if got := g.Stats(); got.Last != 5*ms || got.NoLoad != 5*ms {
+		t.Errorf("%+v, want a latency of 5ms after one of 10ms", got)
+	}
+}
+
 func TestOldPermitsDoNotEndNewerOnes(t *testing.T) {
 	t.Parallel()
 	g := newTestGuard(t, Config{})
@@ -389,7 +410,11 @@ func TestMany(t *testing.T) {
 	if admitted.Load() == 0 {
 		t.Error("nobody was admitted")
 	}
-	if len(g.slots) > most || len(g.free) != len(g.slots) {
-		t.Errorf("%d slots, %d of them free, for at most %d permits", len(g.slots), len(g.free), most)
+	free := 0
+	for place := g.free; place != none; place = g.slots[place].next {
+		free++
+	}
+	if len(g.slots) > most || free != len(g.slots) {
+		t.Errorf("%d slots, %d of them free, for at most %d permits", len(g.slots), free, most)
 	}
 }

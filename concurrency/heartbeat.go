@@ -104,6 +104,9 @@ func NewCeiling(config CeilingConfig) (*Ceiling, error) {
 	return &Ceiling{config: config}, nil
 }
 
+// Config is what the ceiling was made of, with the defaults filled in.
+func (c *Ceiling) Config() CeilingConfig { return c.config }
+
 // invalid collects every broken rule, so that all are reported at once.
 type invalid []error
 

@@ -8,16 +8,17 @@ import (
 // law is how the limit follows from what requests have told. It is pure: time comes in as an
 // argument. Its window is shared between copies.
 type law struct {
-	config   Config
+	last     time.Duration
+	noLoad   noLoad
 	estimate float64       // the limit before it is rounded down
 	lowered  time.Duration // when the estimate was last lowered
-	noLoad   noLoad
-	last     time.Duration
 
 	probing  bool
 	since    time.Duration // when the measurement began, or when the last one ended
 	measured int
 	least    time.Duration
+
+	config Config
 }
 
 // sample is what one request tells.
@@ -96,6 +97,9 @@ func (l *law) measure(s *sample) {
 // by one, so that it is their share that matters.
 func (l *law) adapt(s *sample) {
 	next := l.next(s)
+	if next == l.estimate {
+		return // and write nothing
+	}
 	if next < l.estimate {
 		if !s.dropped && s.now-s.rtt < l.lowered {
 			return

@@ -351,6 +351,31 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("%q carries a control character", err)
 		}
 	}
+	for _, c := range []struct {
+		config Config
+		want   string
+	}{
+		{
+			Config{MaxLimit: 3, InitialLimit: most + 1},
+			"maxLimit must be an integer from 4 (the default of minLimit) to 1000000, got 3\n" +
+				"initialLimit must be an integer from 1 to 1000000, got 1000001",
+		},
+		{Config{MinLimit: 600}, "maxLimit must be an integer from 600 to 1000000, got 512"},
+		{Config{MinLimit: -1}, "minLimit must be an integer from 1 to 1000000, got -1"},
+		{
+			Config{MinLimit: 2, MaxLimit: 1, InitialLimit: 5, Recalibration: &Recalibration{ProbeLimit: 3}},
+			"maxLimit must be an integer from 2 to 1000000, got 1",
+		},
+		{
+			Config{InitialLimit: 3, Recalibration: &Recalibration{ProbeLimit: 513}},
+			"initialLimit must be an integer from 4 (the default of minLimit) to 512 (the default of maxLimit), got 3\n" +
+				"recalibration.probeLimit must be an integer from 1 to 512 (the default of maxLimit), got 513",
+		},
+	} {
+		if _, err := NewGuard(c.config); fmt.Sprint(err) != c.want {
+			t.Errorf("%+v: got\n%v\nwant\n%s", c.config, err, c.want)
+		}
+	}
 	_, err := NewGuard(Config{MinLimit: -1, Smoothing: 2})
 	if text := fmt.Sprint(err); !strings.Contains(text, "minLimit") || !strings.Contains(text, "smoothing") {
 		t.Errorf("%q does not name all that is wrong", text)

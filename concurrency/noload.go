@@ -11,9 +11,9 @@ import "time"
 // kept ascends, and the first is the minimum. Source: D. Lemire, Streaming maximum-minimum
 // filter using no more than three comparisons per element (2006).
 type noLoad struct {
-	ring        []latency
-	head, count int
 	number      int64
+	head, count int
+	ring        []latency
 }
 
 type latency struct {

@@ -17,6 +17,15 @@ type Permit struct {
 	serial uint64
 }
 
+// Begin says that the work begins now: its latency counts from here, and not from when the permit was
+// given, between which something else took time, such as a store that was asked. On a permit that has
+// ended or was refused it does nothing.
+func (p Permit) Begin() {
+	if p.guard != nil {
+		p.guard.begin(p.slot, p.serial)
+	}
+}
+
 type ending int
 
 const (
