@@ -36,6 +36,8 @@ type Admitted struct {
 	Lease string
 	// ExpiresAtMillis is when the lease is over unless it is renewed, in epoch milliseconds.
 	ExpiresAtMillis int64
+	// TTL is how long the lease lasts from when it is granted or renewed. Zero without a lease.
+	TTL time.Duration
 }
 
 // Admit decides on one request on every axis of a policy, and grants a lease on a slot to what it
@@ -80,6 +82,7 @@ func (s *Service) Admit(ctx context.Context, policy string, req AdmitRequest) (A
 			permit.Cancel()
 			return Admitted{}, fmt.Errorf("%w: the service", throttlekit.ErrClosed)
 		}
+		answer.TTL = s.leases.ttl
 		answer.ExpiresAtMillis = s.now().Add(s.leases.ttl).UnixMilli()
 	}
 	if len(h.taps) > 0 {

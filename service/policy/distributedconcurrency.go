@@ -3,9 +3,10 @@ package policy
 import (
 	"cmp"
 	"errors"
-	"sync/atomic"
+	"sync"
 	"time"
 
+	"github.com/throttlekit/throttlekit-go/admission"
 	"github.com/throttlekit/throttlekit-go/concurrency"
 	"github.com/throttlekit/throttlekit-go/service"
 )
@@ -14,8 +15,9 @@ import (
 type fleetAdmitter struct {
 	*admitter
 
-	fleet *concurrency.FleetGuard
-	told  *fleetTold
+	fleet  *concurrency.FleetGuard
+	strict bool // the ceiling is never exceeded
+	told   *fleetTold
 }
 
 var (
@@ -25,16 +27,19 @@ var (
 	_ service.Fenceable = (*fleetAdmitter)(nil)
 )
 
-// fleetTold is who wants to know of the fleet's troubles, which begin before anybody can say so.
+// fleetTold is who wants to know of the fleet's troubles, which begin before anybody can say so. The
+// latest error is kept for who says so first.
 type fleetTold struct {
-	outage atomic.Pointer[func(err error)]
-	fence  atomic.Pointer[func()]
+	mu      sync.Mutex
+	outages func(err error)
+	fences  func()
+	latest  error
 }
 
 // readDistributedConcurrency reads a policy that limits what is in flight in a whole fleet, by way
 // of the shared store.
 func readDistributedConcurrency(p *draft, block *entry) {
-	a, ok := p.axes()
+	ok := p.axes(block.key)
 	s := p.block(block.key)
 	if s == nil {
 		return
@@ -47,16 +52,15 @@ func readDistributedConcurrency(p *draft, block *entry) {
 	if !ok || len(s.wrong) > 0 {
 		return
 	}
-	p.admits(a, config.Local)
 	key := concurrency.CeilingKey(cmp.Or(prefix, concurrency.DefaultCeilingPrefix), p.spec.info.Name)
-	p.spec.make = func(spec *spec, env Env) (service.Policy, error) {
+	p.admits(config.Local, func(spec *spec, env Env) (service.Policy, error) {
 		switch {
 		case env.Store == nil:
 			return nil, errors.New("a distributedConcurrency policy needs a shared coordinator store, such as Redis or PostgreSQL")
 		case env.Node == "":
 			return nil, errors.New("a distributedConcurrency policy needs a node id")
 		}
-		made := &fleetAdmitter{told: &fleetTold{}}
+		made := &fleetAdmitter{strict: config.Ceiling.Config().AcknowledgedHandoff, told: &fleetTold{}}
 		c := config
 		c.Node, c.Store, c.Key, c.Local.Elapsed = env.Node, env.Store, key, env.elapsed()
 		c.OnError, c.OnFence = made.told.error, made.told.fenced
@@ -64,12 +68,12 @@ func readDistributedConcurrency(p *draft, block *entry) {
 		if made.fleet, err = concurrency.NewFleetGuard(c); err != nil {
 			return nil, err
 		}
-		made.admitter, err = spec.admitter(env, a, localView{made.fleet}, wait)
+		made.admitter, err = spec.admitter(env, admission.Fleet(made.fleet), made.fleet, wait)
 		if err != nil {
 			return nil, err
 		}
 		return made, nil
-	}
+	})
 }
 
 // fleet reads what a guard of a fleet is made of.
@@ -104,34 +108,52 @@ func (s *scope) fleet() (c concurrency.FleetConfig, prefix string, wait time.Dur
 	return c, prefix, wait, from
 }
 
-// localView is a guard of a fleet as package admission sees it.
-type localView struct{ *concurrency.FleetGuard }
-
-// Stats implements [admission.Guard].
-func (v localView) Stats() concurrency.Stats { return v.FleetGuard.Stats().Stats }
-
 // Guard implements [service.Guarded].
 func (p *fleetAdmitter) Guard() service.GuardState {
 	s := p.fleet.Stats()
 	state := stateOf(s.Stats)
-	state.Fleet = &service.FleetState{Share: s.Share, Ceiling: s.Ceiling, Nodes: s.Nodes, Fenced: s.Fenced}
+	state.Fleet = &service.FleetState{
+		Share: s.Share, Ceiling: s.Ceiling, Nodes: s.Nodes, Fenced: s.Fenced, Margin: s.Margin, Strict: p.strict,
+	}
 	return state
 }
 
 // TellOutages implements [service.Steadfast].
-func (p *fleetAdmitter) TellOutages(f func(err error)) { p.told.outage.Store(&f) }
+func (p *fleetAdmitter) TellOutages(f func(err error)) {
+	p.told.mu.Lock()
+	p.told.outages = f
+	latest := p.told.latest
+	p.told.latest = nil
+	p.told.mu.Unlock()
+	if latest != nil {
+		f(latest)
+	}
+}
 
 // TellFences implements [service.Fenceable].
-func (p *fleetAdmitter) TellFences(f func()) { p.told.fence.Store(&f) }
+func (p *fleetAdmitter) TellFences(f func()) {
+	p.told.mu.Lock()
+	defer p.told.mu.Unlock()
+	p.told.fences = f
+}
 
 func (t *fleetTold) error(err error) {
-	if f := t.outage.Load(); f != nil {
-		(*f)(err)
+	t.mu.Lock()
+	f := t.outages
+	if f == nil {
+		t.latest = err
+	}
+	t.mu.Unlock()
+	if f != nil {
+		f(err)
 	}
 }
 
 func (t *fleetTold) fenced() {
-	if f := t.fence.Load(); f != nil {
-		(*f)()
+	t.mu.Lock()
+	f := t.fences
+	t.mu.Unlock()
+	if f != nil {
+		f()
 	}
 }

@@ -68,16 +68,19 @@
 //
 //	concurrency             minLimit = 4, maxLimit = 512, initialLimit = minLimit, algorithm = gradient2
 //	                        (aimd), rttWindow = 100, smoothing = 0.2, tolerance = 2, backoffRatio = 0.9,
-//	                        queue = 0, queueTimeout = 1s (or queueTimeoutMs);
+//	                        queue = 0, queueTimeout = 500ms (or queueTimeoutMs; up to 25s, and 3/4 of what is
+//	                        left of the caller's deadline); smoothing is for gradient2, backoffRatio for aimd;
 //	                        recalibration: interval = 1m (or intervalMs), probeLimit, probeSamples = 5
 //	distributedConcurrency  the same for each server; aggregate = median (min), allocation = equal-split
 //	                        (demand-proportional), acknowledgedHandoff = false, eagerHandoff = false,
 //	                        heartbeat = 1s, leaseTtl = 2s, minHeartbeat, fenceSafetyMargin (each also in Ms),
 //	                        onCoordinatorOutage = fail-closed (local-only), selfFence = true,
 //	                        prefix = tk:fed; needs [Env.Store] and [Env.Node]
-//	budget                  budget, window (window or windowMs), or strategy and its fields; prefix
+//	budget                  budget, window (window or windowMs), or strategy and its fields; prefix = <that of the
+//	                        policy>/cost, or <that of the defaults>/<name of the policy>/cost
 //
-// Such a policy only admits.
+// Such a policy only admits. Without strategy and budget it asks no store, and has neither prefix nor
+// failMode. With both it needs a store that charges two records in one atomic step.
 //
 // # What a file may say
 //

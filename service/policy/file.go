@@ -109,35 +109,49 @@ func closeAll(policies []service.Policy) error {
 	return errors.Join(wrong...)
 }
 
-// Warnings are what a file allows and hardly means: policies that keep their keys under one
+// Warnings are what a file allows and hardly means: policies that keep their records under one
 // prefix of a shared store, with different strategies. A key that two of them see has one
 // record, which only one of them can read. Policies with equal strategies may share a
 // prefix on purpose, to share their counts; that they do is a warning only if the prefix is
-// one that nobody gave.
+// one that nobody gave, or if the budget of one that admits is among them.
 func (f *File) Warnings() []Problem {
 	out := &report{file: f.name}
-	first := make(map[string]*spec)
+	first := make(map[string]user)
 	for _, s := range f.specs {
-		if s.rule == nil {
-			continue
-		}
-		other, taken := first[s.prefix]
-		switch {
-		case !taken:
-			first[s.prefix] = s
-		case s.common || other.common:
-			out.add(s.at, Problem{
-				Path: s.path,
-				Rule: fmt.Sprintf("shares the prefix %s with %s, and so each key's budget", quote(s.prefix), other.path),
-				Hint: "give each its own prefix in federated",
-			})
-		case other.rule.Strategy() != s.rule.Strategy():
-			out.add(s.at, Problem{
-				Path: s.path,
-				Rule: fmt.Sprintf("shares the prefix %s with %s, but not its strategy", quote(s.prefix), other.path),
-				Hint: "give each its own prefix",
-			})
+		for _, u := range []user{{records: s.records, path: s.path}, {records: s.costs, path: join(s.path, "budget"), costs: true}} {
+			other, taken := first[u.prefix]
+			switch {
+			case u.rule == nil:
+			case !taken:
+				first[u.prefix] = u
+			default:
+				if harm, hint := u.clash(other); harm != "" {
+					shared := fmt.Sprintf("shares the prefix %s with %s, %s", quote(u.prefix), other.path, harm)
+					out.add(s.at, Problem{Path: u.path, Rule: shared, Hint: hint})
+				}
+			}
 		}
 	}
 	return out.problems
+}
+
+// user is who keeps records.
+type user struct {
+	records
+
+	path  string
+	costs bool // what the records count is costs
+}
+
+// clash says what is wrong with two that keep their records under one prefix, if anything is.
+func (u user) clash(other user) (harm, hint string) {
+	switch {
+	case u.common || other.common:
+		return "and so each key's budget", "give each its own prefix in federated"
+	case other.rule.Strategy() != u.rule.Strategy():
+		return "but not its strategy", "give each its own prefix"
+	case u.costs || other.costs:
+		return "and so each key's counts", "give each its own prefix"
+	}
+	return "", ""
 }

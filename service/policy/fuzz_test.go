@@ -1,11 +1,13 @@
 package policy_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/throttlekit/throttlekit-go"
 	"github.com/throttlekit/throttlekit-go/service"
@@ -30,6 +32,10 @@ func FuzzParse(f *testing.F) {
 		"limiters: {a: {strategy: fixedWindow, limit: 9, period: 1s, federated: {batch: 5, region: eu, returnIdleAfterMs: 5}}}",
 		"limiters: {a: {fairEscrow: {limit: 9, window: 1s, weights: {vip: 3, b: 0.5}, maxKeys: 5, costRoom: false, quantum: 3}}}",
 		"limiters: {a: {federatedFairEscrow: {limit: 9, windowMs: 50, weights: {'': 3}, region: eu, key: k, prefix: p, unit: x}}}",
+		"limiters: {a: {tokenBudget: {budget: 5, window: 1s}}, b: {fleetBudget: {budget: 5.5, windowMs: 50, prefix: p}}}",
+		"limiters: {a: {concurrency: {queue: 5, queueTimeout: 1ms, recalibration: {probeLimit: 2}}, budget: {budget: 5, window: 1s}}}",
+		"defaults: {prefix: p}\nlimiters: {a: {strategy: gcra, limit: 5, period: 1s, concurrency: {algorithm: aimd}, budget: {strategy: gcra, limit: 5, period: 1s, prefix: c}}}",
+		"limiters: {a: {distributedConcurrency: {maxLimit: 9, aggregate: min, heartbeat: 50ms, leaseTtlMs: 500, selfFence: false, prefix: p}}}",
 		"limiters: &x {a: *x, <<: !t {}}\n---\n",
 		"limiters:\n  a: |\n    b\n  ? c\n  : 'd''e'\n  \"f\\u0041\": [1, {g: ~}]\n",
 		"%YAML 1.1\n---\nlimiters: {}\n...\n",
@@ -73,9 +79,10 @@ func checkProblems(t *testing.T, text []byte, err error) {
 
 func checkPolicies(t *testing.T, file *policy.File) {
 	t.Helper()
-	env := policy.Env{Clock: throttlekit.NewManualClock(1_700_000_000_000)}
-	federated := func(info service.Info) bool { return strings.HasPrefix(info.Kind, "federated") }
-	shared := slices.ContainsFunc(file.Policies(), federated)
+	env := policy.Env{Clock: throttlekit.NewManualClock(1_700_000_000_000), Node: "n"}
+	shared := slices.ContainsFunc(file.Policies(), func(info service.Info) bool {
+		return strings.HasPrefix(info.Kind, "federated") || info.Kind == "distributedConcurrency"
+	})
 	if shared {
 		store, err := throttlekit.NewMemoryStore(throttlekit.MemoryConfig{Clock: env.Clock})
 		if err != nil {
@@ -93,13 +100,30 @@ func checkPolicies(t *testing.T, file *policy.File) {
 		t.Fatalf("built, but not served: %v", err)
 	}
 	for _, info := range s.Policies() {
-		d, err := s.Check(t.Context(), info.Name, "k", 1)
-		fair := strings.HasSuffix(strings.ToLower(info.Kind), "fairescrow") // whose limit is the tenant's share
-		if (err != nil || d.Limit != info.Limit && !fair) && !shared {      // in a shared store one's records may be another's
+		d, err := ask(t, s, info)
+		own := !strings.HasSuffix(strings.ToLower(info.Kind), "concurrency") && // whose limit is the least of its axes
+			!strings.HasSuffix(strings.ToLower(info.Kind), "fairescrow") // whose limit is the tenant's share
+		if (err != nil || d.Limit != info.Limit && own) && !shared { // in a shared store one's records may be another's
 			t.Fatalf("%+v: got %+v, %v", info, d, err)
 		}
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// ask asks a policy for what its kind can.
+func ask(t *testing.T, s *service.Service, info service.Info) (throttlekit.Decision, error) {
+	t.Helper()
+	switch info.Kind {
+	case "tokenBudget", "fleetBudget":
+		return s.Debit(t.Context(), info.Name, "k", 1)
+	case "concurrency", "distributedConcurrency":
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // a fleet may have no slots for it yet
+		defer cancel()
+		a, err := s.Admit(ctx, info.Name, service.AdmitRequest{Key: "k"})
+		return a.Decision, err
+	default:
+		return s.Check(t.Context(), info.Name, "k", 1)
 	}
 }

@@ -45,17 +45,26 @@ type draft struct {
 	*scope
 
 	spec *spec
+	// inherits says that the prefix of the policy's keys is that of the defaults.
+	inherits bool
 }
 
 // spec is a policy that has been read and is right.
 type spec struct {
-	info   service.Info
-	at     position         // of the name
-	path   string           // limiters.<name>
-	prefix string           // of its keys on a shared store
-	rule   throttlekit.Rule // that the keys under prefix are charged by, nil if there are none
+	records // of the policy itself
+
+	info  service.Info
+	at    position // of the name
+	path  string   // limiters.<name>
+	costs records  // of its budget, beside a guard
+	make  maker
+}
+
+// records are those that a policy keeps under one prefix of a shared store.
+type records struct {
+	prefix string
+	rule   throttlekit.Rule // that their keys are charged by, nil if there are none
 	common bool             // the prefix is one that policies have without saying so
-	make   maker
 }
 
 // maker builds a policy.
@@ -75,7 +84,7 @@ func (p *draft) read() {
 		readPlain(p)
 	case len(blocks) > 1:
 		p.exclude(blocks)
-		p.asked = append(p.asked, append(strategyFields(), "strategy")...)
+		p.asked = append(p.asked, append(strategyFields(), "strategy", "budget")...)
 	default:
 		p.spec.info.Kind = chosen.name
 		chosen.read(p, blocks[0])

@@ -103,12 +103,12 @@ func readPolicy(out *report, e *entry, common defaults) *spec {
 	}
 	p := &draft{
 		scope: newScope(out, path, e.pos, e.value),
-		spec:  &spec{at: e.pos, path: path, prefix: e.key, info: service.Info{Name: e.key}},
+		spec:  &spec{at: e.pos, path: path, records: records{prefix: e.key}, info: service.Info{Name: e.key}},
 	}
 	own := readCommon(p.scope, common)
 	p.spec.info.FailMode = own.failMode
 	if own.prefix != nil {
-		p.spec.prefix = *own.prefix
+		p.spec.prefix, p.inherits = *own.prefix, own.prefix == common.prefix
 	}
 	p.read()
 	return p.spec

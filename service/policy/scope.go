@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -20,15 +21,16 @@ type scope struct {
 	path  string
 	name  position // of the key that the mapping belongs to: the place of what is missing
 	node  *node
-	asked []string        // fields that somebody looked for
-	wrong map[string]bool // fields with a problem already
+	asked []string          // fields that somebody looked for
+	wrong map[string]bool   // fields with a problem already
+	inner map[string]*scope // mappings in this one that somebody reads
 	// explain is the rule that a field breaks which nobody asked for but which has its
 	// place elsewhere, or empty. It may be nil.
 	explain func(field string) string
 }
 
 func newScope(out *report, path string, name position, n *node) *scope {
-	return &scope{out: out, path: path, name: name, node: n, wrong: map[string]bool{}}
+	return &scope{out: out, path: path, name: name, node: n, wrong: map[string]bool{}, inner: map[string]*scope{}}
 }
 
 // find is the entry of a field, null or not, and makes the field a known one.
@@ -146,7 +148,8 @@ func (s *scope) block(field string) *scope {
 		s.fail(field, e.value, "must be a mapping", hint)
 		return nil
 	}
-	return newScope(s.out, join(s.path, field), e.pos, e.value)
+	s.inner[field] = newScope(s.out, join(s.path, field), e.pos, e.value)
+	return s.inner[field]
 }
 
 // word reads a string that names things: short, and of characters that can be shown.
@@ -285,33 +288,44 @@ func (s *scope) judge(strategy throttlekit.Strategy, spelled map[string]string) 
 // mustBeGiven is the rule of the core and the axes about fields that have no default.
 const mustBeGiven = "must be given"
 
-// place reports what the core, or an axis, refuses about fields of this mapping.
+// place reports what the core, or an axis, refuses about fields of this mapping, and of those in it
+// as "mapping.field".
 func (s *scope) place(err error, spelled map[string]string) {
 	if err == nil {
 		return
 	}
 	broken := invalids(err)
-	var implied []*throttlekit.InvalidError
+	var implied []func()
 	for _, invalid := range broken {
-		field := invalid.Field
-		if as := spelled[field]; as != "" {
-			field = as
-		}
-		if e := s.entry(field); e == nil && !s.wrong[field] && invalid.Rule != mustBeGiven {
-			implied = append(implied, &throttlekit.InvalidError{Field: field, Rule: invalid.Rule})
+		at, field := s.locate(cmp.Or(spelled[invalid.Field], invalid.Field))
+		if e := at.entry(field); e == nil && !at.wrong[field] && invalid.Rule != mustBeGiven {
+			implied = append(implied, func() { at.require(field, invalid.Rule) })
 			continue
 		}
-		s.require(field, invalid.Rule)
+		at.require(field, invalid.Rule)
+	}
+	for name, inner := range s.inner {
+		if len(inner.wrong) > 0 {
+			s.wrong[name] = true
+		}
 	}
 	if len(s.wrong) > 0 {
-		implied = nil // what the file leaves out has its value from what is wrong
+		return // what the file leaves out has its value from what is wrong
 	}
-	for _, invalid := range implied {
-		s.require(invalid.Field, invalid.Rule)
+	for _, report := range implied {
+		report()
 	}
-	if len(broken) == 0 && len(s.wrong) == 0 {
+	if len(broken) == 0 {
 		s.out.add(s.name, Problem{Path: s.path, Rule: "must be valid: " + err.Error()})
 	}
+}
+
+// locate is the mapping that a field is in, this one or one in it, and its name there.
+func (s *scope) locate(field string) (*scope, string) {
+	if outer, name, nested := strings.Cut(field, "."); nested && s.inner[outer] != nil {
+		return s.inner[outer], name
+	}
+	return s, field
 }
 
 // invalids are the broken rules in an error of the core.
