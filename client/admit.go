@@ -8,6 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/throttlekit/throttlekit-go"
 	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
 )
@@ -33,8 +36,9 @@ func WithValue(value int64) AdmitOption { return func(o *admitOptions) { o.value
 func WithHold(d time.Duration) AdmitOption { return func(o *admitOptions) { o.hold = d } }
 
 // WithHeartbeat keeps the lease alive until the admission ends, by one call in the background for all such admissions of the
-// client, three times in each [WithLeaseTTL]. Without it the service takes the slot back when its own term is over, two
-// seconds unless it was told otherwise.
+// client, three times in each term of the lease, of which one may fail. The service says how long a term is; see
+// [WithLeaseTTL] for one that does not. Without it the service takes the slot back when the first term is over, after
+// two seconds unless the service was told otherwise.
 func WithHeartbeat() AdmitOption { return func(o *admitOptions) { o.keep = true } }
 
 // Admission is the answer to [Client.Admit]. One that is held ends with Release or Drop; if its holder is gone, the service
@@ -59,7 +63,8 @@ type Admission struct {
 }
 
 // Admit asks for leave on every axis of a policy at once. A leave holds a slot of the policy's concurrency until it is
-// released; a denial holds and charges nothing. Keys are those of [Client.Check].
+// released; a denial holds and charges nothing. Keys are those of [Client.Check]. A policy may let requests wait for a slot,
+// within the deadline of ctx or [WithTimeout].
 //
 // Admit is sent once. After [ErrUnavailable] and both context errors it is unknown whether it was charged; a slot that was
 // granted and never heard of goes back by itself when its lease is over. A decision by the mode of [WithUnavailable] holds
@@ -96,9 +101,17 @@ func (c *Client) Admit(ctx context.Context, policy, key string, opts ...AdmitOpt
 		return nil, errors.Join(errors.New("client: the service denied a request and gave it a slot"), a.Release())
 	}
 	if o.keep {
-		c.beats.add(a, sent)
+		c.beats.add(a, sent, c.term(res.GetLeaseTtlMs()))
 	}
 	return a, nil
+}
+
+// term is how long a lease lasts of which the service says that it lasts so long, if it says anything.
+func (c *Client) term(toldMillis int64) time.Duration {
+	if toldMillis <= 0 {
+		return c.leaseTTL
+	}
+	return time.Duration(min(toldMillis, maxLeaseTTL.Milliseconds())) * time.Millisecond
 }
 
 func validHold(hold time.Duration) error {
@@ -120,12 +133,13 @@ func (a *Admission) Held() bool {
 }
 
 // Reclaimed is closed when the service has taken the slot back, or has not answered heartbeats for as long as a lease
-// lasts, so that somebody else may have it. Work that goes on then is more than the policy allows. It is never closed
-// without [WithHeartbeat], and nil without a slot.
+// lasts, or the client was closed, so that somebody else may have it. Work that goes on then is more than the policy
+// allows. It is never closed without [WithHeartbeat], nor after Release or Drop, and nil without a slot.
 func (a *Admission) Reclaimed() <-chan struct{} { return a.reclaimed }
 
 // Release gives the slot back; the policy learns from how long the work took. Only the first Release or Drop does
-// anything. An error means that the service did not hear of it, and takes the slot back by itself when the lease is over.
+// anything. After an error it is unknown whether the service heard of it; if not, it takes the slot back by itself, as
+// dropped, when the lease is over. Within [WithTimeout] an answer or an error comes, or within [DefaultTimeout] if that is 0.
 func (a *Admission) Release() error { return a.end(false) }
 
 // Drop gives the slot back for work that failed because of load, such as a timeout, which lowers the policy's limit. It is
@@ -148,6 +162,13 @@ func (a *Admission) end(dropped bool) error {
 	return a.client.call(ctx, throttlekitv1.RateLimiter_Release_FullMethodName, req, &throttlekitv1.ReleaseResponse{})
 }
 
+// isLost says whether the slot is gone, as far as is known.
+func (a *Admission) isLost() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lost
+}
+
 // lose says that the slot is gone.
 func (a *Admission) lose() {
 	a.mu.Lock()
@@ -161,7 +182,7 @@ func (a *Admission) lose() {
 // ErrDenied marks work that [Client.Do] did not begin; the error is a [*DeniedError].
 var ErrDenied = errors.New("client: denied")
 
-// ErrReclaimed is the cause of the end of the context of work whose slot is gone.
+// ErrReclaimed is the cause of the end of the context of work whose slot is gone, and matches the error of [Client.Do] then.
 var ErrReclaimed = errors.New("client: the slot was reclaimed")
 
 // DeniedError says why [Client.Do] did not begin its work. It matches [ErrDenied].
@@ -192,11 +213,15 @@ func (e *DeniedError) Error() string {
 // Unwrap makes [errors.Is] find ErrDenied.
 func (*DeniedError) Unwrap() error { return ErrDenied }
 
-// Do runs f while it holds a slot of a policy, kept alive by heartbeats. The slot is released when f returns nil, and
-// dropped when f returns an error or panics. If the slot is lost, the context of f ends with the cause [ErrReclaimed].
+// Do runs f while it holds a slot of a policy, kept alive by heartbeats. If the slot is lost, the context of f ends with the
+// cause [ErrReclaimed]. The slot is released when f returns nil, and dropped when f returns an error or panics: of errors, Do
+// takes load to be the cause, timeouts included, and so the end of ctx by its deadline. Only when ctx was cancelled and f
+// says so (by [context.Canceled], the cause, or the gRPC status) it is released: callers who leave say nothing about
+// load. The wire has no way to give a slot back that teaches the policy nothing at all.
 //
-// The error is that of f; if the request was denied a [*DeniedError]; otherwise that of [Client.Admit]. Whether the release
-// reached the service is no part of it: the service takes the slot back by itself.
+// The error is that of f, joined by [ErrReclaimed] if f ended because the slot was lost; if the request was denied a
+// [*DeniedError]; otherwise that of [Client.Admit]. Whether the release reached the service is no part of it: the service
+// takes the slot back by itself.
 func (c *Client) Do(ctx context.Context, policy, key string, f func(ctx context.Context) error, opts ...AdmitOption) error {
 	a, err := c.Admit(ctx, policy, key, append(slices.Clip(opts), WithHeartbeat())...)
 	if err != nil {
@@ -205,29 +230,38 @@ func (c *Client) Do(ctx context.Context, policy, key string, f func(ctx context.
 	if !a.Allowed {
 		return &DeniedError{Decision: a.Decision, Policy: policy, Binding: a.Binding, PolicyDenied: a.PolicyDenied}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	within, cancel := context.WithCancelCause(ctx)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		select {
 		case <-a.Reclaimed():
 			cancel(ErrReclaimed)
-		case <-ctx.Done():
+		case <-within.Done():
 		}
 	}()
-	done := false
-	defer func() { //nolint:contextcheck // a slot goes back whatever the caller's context says
+	end := a.Drop
+	defer func() {
 		cancel(nil)
 		<-stopped
-		if done {
-			_ = a.Release() // as documented
-		} else {
-			_ = a.Drop() // as documented
-		}
+		_ = end() // as documented
 	}()
-	if err := f(ctx); err != nil {
-		return err
+	err = f(within)
+	switch {
+	case err == nil:
+		end = a.Release
+	case !cutShort(within, err):
+	case a.isLost() && errors.Is(context.Cause(within), ErrReclaimed):
+		if !errors.Is(err, ErrReclaimed) {
+			err = fmt.Errorf("%w: %w", ErrReclaimed, err)
+		}
+	case errors.Is(ctx.Err(), context.Canceled):
+		end = a.Release
 	}
-	done = true
-	return nil
+	return err
+}
+
+// cutShort says whether work that failed says that it was because a context was cancelled, or this one ended.
+func cutShort(ctx context.Context, err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)) || status.Code(err) == codes.Canceled
 }

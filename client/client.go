@@ -22,6 +22,7 @@ type Client struct {
 	onDegraded  func(error)
 	secret      string // for Fleet, empty for none
 	options     []grpc.CallOption
+	leaseTTL    time.Duration // of services that do not tell
 	beats       *beats
 	born        time.Time // whose monotonic reading leases are measured by
 
@@ -39,7 +40,8 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	}
 	c := &Client{conn: o.conn, timeout: o.timeout, unavailable: o.unavailable, onDegraded: o.degraded, secret: o.secret}
 	c.born = time.Now()
-	c.beats = newBeats(c, o.leaseTTL)
+	c.leaseTTL = o.leaseTTL
+	c.beats = newBeats(c)
 	if o.conn != nil {
 		c.options = borrowedCallOptions
 		return c, nil
@@ -53,8 +55,10 @@ func Dial(addr string, opts ...Option) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the connection, unless it came by [WithConn], and heartbeats: slots that are still held go back to the
-// service when their leases are over. Running and later calls report [throttlekit.ErrClosed].
+// Close ends the connection, unless it came by [WithConn], and heartbeats: slots that are still kept by them count as lost
+// at once, which ends the context of work that [Client.Do] runs, and the service takes them back when their leases are
+// over. To have it learn how the work went, and sooner, end all work first. Running and later calls report
+// [throttlekit.ErrClosed].
 func (c *Client) Close() error {
 	if c.closed.Swap(true) {
 		return nil

@@ -23,6 +23,7 @@
 //	throttlekit.ErrClosed             the client is closed
 //	client.ErrUnauthenticated         the service lends, or shows, nothing without its secret
 //	client.ErrDenied                  Do did not begin its work; the error is a *DeniedError
+//	client.ErrReclaimed               the work that Do ran was ended because its slot was lost
 //	client.ErrUnavailable             the service cannot be reached, or did not answer in time
 //	context.DeadlineExceeded          the deadline of the caller's context has passed
 //	context.Canceled                  the caller's context was cancelled
@@ -42,7 +43,11 @@
 //
 //	err := c.Do(ctx, "llm", userID, func(ctx context.Context) error { return ask(ctx, model) })
 //
-// A slot whose holder is gone goes back by itself. Heartbeats, one call for all slots of a client, keep the others.
+// A slot whose holder is gone goes back by itself. Heartbeats, one call for all slots of a client, keep the others. A holder that
+// is cut off from the service learns that its slot is lost before the service gives it to somebody else, with one
+// exception: a slot that was waited for counts as granted a quarter of a term before the answer came, until the first
+// heartbeat, sent at once, is answered. Time is counted on the monotonic clock of the process, which may stand still while
+// the machine is suspended: what was held then is found to be lost by the first heartbeat afterwards.
 //
 // # Leases
 //

@@ -15,9 +15,9 @@ import (
 // within the client's timeout. Whether the request was charged is unknown.
 var ErrUnavailable = errors.New("client: the service is unavailable")
 
-// ErrUnauthenticated marks a call of [Fleet] that the service refused for want of the right secret; see [WithFleetSecret].
-// Without a secret of its own, a service lends to callers on its machine only.
-var ErrUnauthenticated = errors.New("client: the fleet secret is missing or wrong")
+// ErrUnauthenticated marks a call of [Fleet] or [Monitor] that the service refused for want of the right secret; see
+// [WithFleetSecret] and [Client.Monitor]. Without a secret of its own, a service serves these to callers on its machine only.
+var ErrUnauthenticated = errors.New("client: the secret is missing or wrong")
 
 // callError is a failed call: what it means, and the gRPC status that it came with.
 type callError struct {

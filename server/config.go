@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -10,7 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/stats"
+
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/server/monitor"
+	"github.com/throttlekit/throttlekit-go/service"
 )
 
 const (
@@ -36,9 +41,31 @@ type Config struct {
 	// FleetSecret is what callers of Fleet.Reserve must present. Without it only callers on this machine are served, those
 	// of a reverse proxy here included. It is printable ASCII text without spaces around it.
 	FleetSecret string
+	// Monitor adds the door Monitor, over which people watch what this hub sees. Nil leaves it out.
+	Monitor *monitor.Hub
+	// MonitorSecret is what callers of Monitor must present. With nil only callers on this machine are served, those of a
+	// reverse proxy here included. It is text as FleetSecret is. An empty one is one that nobody can present, and so locks the door.
+	MonitorSecret *string
+	// Metrics are served at /metrics of the HTTP door: to everybody who reaches it, or if they have keys in them, to whom Monitor
+	// would be. Nil leaves them out.
+	Metrics *monitor.Metrics
+	// MetricsAddr is "host:port" of a further port for Metrics alone, which it then needs: served to everybody who reaches it,
+	// keys included. Empty means none.
+	MetricsAddr string
+	// Dashboard adds a page for browsers at "/" of the HTTP door that shows what Monitor sees, to whom Monitor would show it. It
+	// needs Monitor.
+	Dashboard bool
+	// Ready says whether the store answers, for /readyz of the HTTP door; [monitor.WatchedStore.Ready] does. It is given 2 s. Nil
+	// means that there is none that could fail.
+	Ready func(ctx context.Context) error
+	// FailMode is what the service answers while the store does not, for /readyz. Defaults to [service.FailOpen].
+	FailMode service.FailMode
 	// AllowInsecure permits plaintext on addresses other than loopback: whoever is on the path reads and changes keys and
 	// decisions. The server logs a warning for each such door.
 	AllowInsecure bool
+	// GRPCStats is told of every request of the gRPC door, such as to trace it: grpc-go's own way in. It runs in the goroutine of
+	// the request and must not block. Nil leaves it out.
+	GRPCStats stats.Handler
 	// DrainTimeout is how long running requests may take to finish once the context of [Server.Serve] has ended; after it
 	// they are cut off. Must not be negative. Defaults to [DefaultDrainTimeout].
 	DrainTimeout time.Duration
@@ -75,6 +102,9 @@ func (c Config) settle() (settled, error) {
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = DefaultDrainTimeout
 	}
+	if c.FailMode == "" {
+		c.FailMode = service.FailOpen
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -82,11 +112,12 @@ func (c Config) settle() (settled, error) {
 	if c.DrainTimeout < 0 {
 		errs = append(errs, &throttlekit.InvalidError{Field: "DrainTimeout", Value: c.DrainTimeout, Rule: "must not be negative"})
 	}
-	if !presentable(c.FleetSecret) {
-		errs = append(errs, &throttlekit.InvalidError{
-			Field: "FleetSecret", Value: "(not shown)",
-			Rule: "must be printable ASCII text without spaces around it, or no caller could present it",
-		})
+	errs = append(errs, checkSecret("FleetSecret", c.FleetSecret))
+	if c.MonitorSecret != nil {
+		errs = append(errs, checkSecret("MonitorSecret", *c.MonitorSecret))
+	}
+	if c.FailMode != service.FailOpen && c.FailMode != service.FailClosed {
+		errs = append(errs, &throttlekit.InvalidError{Field: "FailMode", Value: string(c.FailMode), Rule: "must be open or closed"})
 	}
 	tlsConfig, err := c.TLS.load()
 	if err != nil {
@@ -95,15 +126,30 @@ func (c Config) settle() (settled, error) {
 	// A broken TLS block still says that plaintext is not meant, so that one mistake does not read as two.
 	mayLeaveLoopback := c.AllowInsecure || c.TLS != (TLS{})
 	errs = append(errs, checkAddr("GRPCAddr", c.GRPCAddr, mayLeaveLoopback))
+	if c.Dashboard && c.Monitor == nil {
+		errs = append(errs, &throttlekit.InvalidError{Field: "Dashboard", Value: true, Rule: "needs Monitor"})
+	}
+	if c.MetricsAddr != "" {
+		errs = append(errs, checkAddr("MetricsAddr", c.MetricsAddr, mayLeaveLoopback))
+		if c.Metrics == nil {
+			errs = append(errs, &throttlekit.InvalidError{Field: "MetricsAddr", Value: c.MetricsAddr, Rule: "needs Metrics"})
+		}
+	}
 	if c.HTTPAddr != Off {
 		errs = append(errs, checkAddr("HTTPAddr", c.HTTPAddr, mayLeaveLoopback))
 	}
 	return settled{Config: c, tls: tlsConfig}, errors.Join(errs...)
 }
 
-// presentable reports whether a secret arrives in a header as it was sent.
-func presentable(secret string) bool {
-	return strings.Trim(secret, " ") == secret && strings.IndexFunc(secret, func(c rune) bool { return c < ' ' || c > '~' }) < 0
+// checkSecret requires a secret that arrives in a header as it was sent.
+func checkSecret(field, secret string) error {
+	if strings.Trim(secret, " ") == secret && strings.IndexFunc(secret, func(c rune) bool { return c < ' ' || c > '~' }) < 0 {
+		return nil
+	}
+	return &throttlekit.InvalidError{
+		Field: field, Value: "(not shown)",
+		Rule: "must be printable ASCII text without spaces around it, or no caller could present it",
+	}
 }
 
 // checkAddr requires "host:port", and a loopback host unless more is allowed.

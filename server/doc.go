@@ -21,6 +21,14 @@
 // budgets. With a [Config.FleetSecret] every caller presents it, in x-fleet-secret or as a bearer token in authorization;
 // without one, callers on loopback are served. How long a lease lasts is told by the clock of the store.
 //
+// # Monitor
+//
+// With a [Config.Monitor] there is a third door, Monitor, which shows what the service decides: GetSnapshot, and Watch, a stream
+// of denials, which is a sample and never holds a decision up. Over HTTP it is a Connect stream. Who may ask is ruled as for Fleet,
+// by [Config.MonitorSecret] in x-monitor-secret. Streams end when the server drains. The HTTP door has metrics for
+// Prometheus at /metrics, whether the process lives at /healthz, and whether it should get requests at /readyz, which knows the
+// store and the fail mode.
+//
 // # Errors
 //
 // A denial is an answer. Errors of the service carry one of these codes, and a google.rpc.ErrorInfo of the domain
@@ -31,7 +39,8 @@
 //	UNIMPLEMENTED      UNSUPPORTED         the policy, or this server, cannot do that
 //	UNAVAILABLE        STORE_UNAVAILABLE   the store failed, and no fail mode answers this method: Peek and Forecast
 //	UNAVAILABLE        CLOSED              the service is closed
-//	UNAUTHENTICATED    –                   Fleet only: no secret or a wrong one, or a caller who is not on loopback
+//	UNAUTHENTICATED    –                   Fleet, Monitor: no secret or a wrong one, or a caller who is not on loopback
+//	RESOURCE_EXHAUSTED –                   Monitor only: 1,024 readers watch already
 //	DEADLINE_EXCEEDED  –                   the caller's time ran out
 //	CANCELLED          –                   the caller went away
 //	INTERNAL           –                   anything else; the log says more

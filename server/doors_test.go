@@ -195,19 +195,11 @@ func TestErrorsThroughEveryDoor(t *testing.T) {
 		{"admit", func(ctx context.Context, door stub) error {
 			_, err := door.Admit(ctx, &throttlekitv1.AdmitRequest{Policy: "five"})
 			return err
-		}, codes.Unimplemented, "UNSUPPORTED", `policy "five" has no concurrency axis`},
+		}, codes.Unimplemented, "UNSUPPORTED", `policy "five" of kind test cannot admit`},
 		{"admit to an unknown policy", func(ctx context.Context, door stub) error {
 			_, err := door.Admit(ctx, &throttlekitv1.AdmitRequest{Policy: "nine"})
 			return err
 		}, codes.NotFound, "POLICY_NOT_FOUND", `"nine"`},
-		{"release", func(ctx context.Context, door stub) error {
-			_, err := door.Release(ctx, &throttlekitv1.ReleaseRequest{LeaseId: "1"})
-			return err
-		}, codes.Unimplemented, "UNSUPPORTED", "leases"},
-		{"heartbeat", func(ctx context.Context, door stub) error {
-			_, err := door.Heartbeat(ctx, &throttlekitv1.HeartbeatRequest{})
-			return err
-		}, codes.Unimplemented, "UNSUPPORTED", "leases"},
 	}
 	for name, door := range stubs(t, s) {
 		for _, test := range tests {
@@ -228,6 +220,40 @@ func TestErrorsThroughEveryDoor(t *testing.T) {
 	for _, wanted := range []string{"the moon is full", "panic in a handler", "panic=secret"} {
 		if !strings.Contains(log.String(), wanted) {
 			t.Errorf("the log says nothing of %q", wanted)
+		}
+	}
+}
+
+// A service need not be an Admitter. Over one that is none, what belongs to admission is not there.
+func TestServiceThatAdmitsNothing(t *testing.T) {
+	t.Parallel()
+	s, _ := serve(t, struct{ Service }{policies(t)}, local())
+	for name, door := range stubs(t, s) {
+		for _, test := range []struct {
+			call    func(ctx context.Context) error
+			code    codes.Code
+			message string
+		}{
+			{func(ctx context.Context) error {
+				_, err := door.Admit(ctx, &throttlekitv1.AdmitRequest{Policy: "five"})
+				return err
+			}, codes.Unimplemented, `policy "five" has no concurrency axis`},
+			{func(ctx context.Context) error {
+				_, err := door.Admit(ctx, &throttlekitv1.AdmitRequest{Policy: "nine"})
+				return err
+			}, codes.NotFound, `"nine"`},
+			{func(ctx context.Context) error {
+				_, err := door.Release(ctx, &throttlekitv1.ReleaseRequest{LeaseId: "1"})
+				return err
+			}, codes.Unimplemented, "leases"},
+			{func(ctx context.Context) error {
+				_, err := door.Heartbeat(ctx, &throttlekitv1.HeartbeatRequest{})
+				return err
+			}, codes.Unimplemented, "leases"},
+		} {
+			if code, _, message := told(t, test.call(t.Context())); code != test.code || !strings.Contains(message, test.message) {
+				t.Errorf("%s: got %v %q, want %v with %q", name, code, message, test.code, test.message)
+			}
 		}
 	}
 }

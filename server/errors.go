@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/server/monitor"
 )
 
 // errorDomain goes with every reason, so that a client does not take another system's for ours.
@@ -32,6 +33,7 @@ var reasons = []struct {
 	{throttlekit.ErrStoreUnavailable, codes.Unavailable, "STORE_UNAVAILABLE"},
 	{throttlekit.ErrClosed, codes.Unavailable, "CLOSED"},
 	{errUnauthenticated, codes.Unauthenticated, ""},
+	{monitor.ErrTooManyWatchers, codes.ResourceExhausted, ""},
 }
 
 // failure is an error as both doors tell it.

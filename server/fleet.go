@@ -2,18 +2,9 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 	"time"
-
-	"connectrpc.com/connect/v2"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 
 	"github.com/throttlekit/throttlekit-go"
 	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
@@ -34,9 +25,10 @@ type Lender interface {
 type fleet struct {
 	throttlekitv1.UnimplementedFleetServer // answers methods that the contract may gain
 
+	keeper
+
 	svc     Lender
 	lenders []string
-	secret  *[sha256.Size]byte // digest of the secret; nil lends to callers on this machine
 }
 
 // newFleet is nil if the service has nothing to lend.
@@ -45,13 +37,12 @@ func newFleet(svc Service, secret string) *fleet {
 	if !ok {
 		return nil
 	}
-	f := &fleet{svc: lender, lenders: lender.Lenders()}
+	f := &fleet{keeper: newKeeper("fleet", nil), svc: lender, lenders: lender.Lenders()}
 	if len(f.lenders) == 0 {
 		return nil
 	}
 	if secret != "" {
-		digest := sha256.Sum256([]byte(secret))
-		f.secret = &digest
+		f.keeper = newKeeper("fleet", &secret)
 	}
 	return f
 }
@@ -91,68 +82,4 @@ func leaseOf(g service.Grant) *throttlekitv1.Lease {
 		SafeCapacity:      g.Units,
 		Limit:             g.Limit,
 	}
-}
-
-// errUnauthenticated marks a caller who may not ask.
-var errUnauthenticated = errors.New("server: not authenticated")
-
-// The places where a caller presents the fleet secret.
-const (
-	secretHeader = "x-fleet-secret"
-	bearerHeader = "authorization"
-)
-
-// admit decides whether a caller may ask, before its request is read.
-func (f *fleet) admit(header func(name string) string, addr string) error {
-	if f.secret == nil {
-		if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().Unmap().IsLoopback() {
-			return nil
-		}
-		return fmt.Errorf("%w: this server has no fleet secret, so it lends to callers on its own machine only", errUnauthenticated)
-	}
-	secret := header(secretHeader)
-	if secret == "" {
-		secret = bearer(header(bearerHeader))
-	}
-	// Digests have one length, so the comparison tells nothing about the secret's.
-	if digest := sha256.Sum256([]byte(secret)); subtle.ConstantTimeCompare(digest[:], f.secret[:]) == 1 {
-		return nil
-	}
-	return fmt.Errorf("%w: the fleet secret is missing or wrong; it goes into %s, or into %s as a bearer token",
-		errUnauthenticated, secretHeader, bearerHeader)
-}
-
-// bearer is the token of an Authorization header, or empty.
-func bearer(value string) string {
-	scheme, token, _ := strings.Cut(strings.TrimSpace(value), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
-}
-
-// admitGRPC is admit for a gRPC call.
-func (f *fleet) admitGRPC(ctx context.Context) error {
-	addr := ""
-	if p, ok := peer.FromContext(ctx); ok {
-		addr = p.Addr.String()
-	}
-	return f.admit(func(name string) string {
-		if values := metadata.ValueFromIncomingContext(ctx, name); len(values) > 0 {
-			return values[0]
-		}
-		return ""
-	}, addr)
-}
-
-// admitConnect is admit for a call of the HTTP door. It admits callers of other services.
-func (f *fleet) admitConnect(ctx context.Context, spec connect.Spec) error {
-	if f == nil || !strings.HasPrefix(spec.Procedure, "/"+throttlekitv1.Fleet_ServiceDesc.ServiceName+"/") {
-		return nil
-	}
-	info, ok := connect.CallInfoForServerContext(ctx)
-	if !ok {
-		return errUnauthenticated
-	}
-	return f.admit(info.RequestHeader().Get, info.PeerAddr)
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
@@ -29,9 +30,9 @@ const (
 	handshakeTimeout = 5 * time.Second
 )
 
-// newGRPC assembles the gRPC door.
-func newGRPC(limiter *rateLimiter, fleet *fleet, health *health, tlsConfig *tls.Config, log *slog.Logger) *grpc.Server {
-	g := &grpcDoor{log: log}
+// newGRPC assembles the gRPC door. A watcher may be nil.
+func newGRPC(d *doors, tlsConfig *tls.Config, watcher stats.Handler) *grpc.Server {
+	g := &grpcDoor{log: d.log}
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newGRPCCodec()),
 		grpc.StreamInterceptor(g.guardStream),
@@ -47,26 +48,37 @@ func newGRPC(limiter *rateLimiter, fleet *fleet, health *health, tlsConfig *tls.
 	if tlsConfig != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(tlsConfig)))
 	}
+	if watcher != nil {
+		options = append(options, grpc.StatsHandler(watcher))
+	}
 	s := grpc.NewServer(options...)
 	everybody := func(context.Context) error { return nil }
-	s.RegisterService(g.guarded(&throttlekitv1.RateLimiter_ServiceDesc, everybody), limiter)
-	if fleet != nil {
-		s.RegisterService(g.guarded(&throttlekitv1.Fleet_ServiceDesc, fleet.admitGRPC), fleet)
+	s.RegisterService(g.guarded(&throttlekitv1.RateLimiter_ServiceDesc, everybody), d.limiter)
+	if d.fleet != nil {
+		s.RegisterService(g.guarded(&throttlekitv1.Fleet_ServiceDesc, d.fleet.admitGRPC), d.fleet)
 	}
-	healthpb.RegisterHealthServer(s, health) // has no errors of the service to map, and nothing that could panic
+	if d.monitor != nil {
+		s.RegisterService(g.guarded(&throttlekitv1.Monitor_ServiceDesc, d.monitor.admitGRPC), monitorGRPC{monitorDoor: d.monitor})
+	}
+	healthpb.RegisterHealthServer(s, d.health) // has no errors of the service to map, and nothing that could panic
 	return s
 }
 
 // grpcDoor is what stands between grpc-go and the generated handlers.
 type grpcDoor struct{ log *slog.Logger }
 
-// guarded is desc with every unary method behind guard, for whom admit lets in. An interceptor could not do the same: it
+// guarded is desc with every method behind guard, for whom admit lets in. An interceptor could not do the same: it
 // runs only after the request was decoded, and grpc-go spends allocations on one that are not needed here.
 func (g *grpcDoor) guarded(desc *grpc.ServiceDesc, admit func(context.Context) error) *grpc.ServiceDesc {
 	d := *desc
 	d.Methods = make([]grpc.MethodDesc, len(desc.Methods))
 	for i, m := range desc.Methods {
 		d.Methods[i] = grpc.MethodDesc{MethodName: m.MethodName, Handler: g.guard(m.MethodName, admit, m.Handler)}
+	}
+	d.Streams = make([]grpc.StreamDesc, len(desc.Streams))
+	for i, m := range desc.Streams {
+		m.Handler = g.guardEvents(m.StreamName, admit, m.Handler)
+		d.Streams[i] = m
 	}
 	return &d
 }
@@ -94,6 +106,45 @@ func (g *grpcDoor) guard(method string, admit func(context.Context) error, handl
 		}
 		return nil, explainAndLog(ctx, g.log, method, err).grpc()
 	}
+}
+
+// guardEvents is guard for a method that answers with a stream.
+func (g *grpcDoor) guardEvents(method string, admit func(context.Context) error, handle grpc.StreamHandler) grpc.StreamHandler {
+	return func(srv any, stream grpc.ServerStream) error {
+		ctx := stream.Context()
+		if err := admit(ctx); err != nil {
+			return explain(ctx, err).grpc()
+		}
+		requests := &requestStream{ServerStream: stream}
+		err := handle(srv, requests)
+		if err == nil {
+			return nil
+		}
+		if requests.err != nil {
+			return undecodable(requests.err)
+		}
+		if _, told := status.FromError(err); told { // by grpc-go, when it could not send
+			return err
+		}
+		return explainAndLog(ctx, g.log, method, err).grpc()
+	}
+}
+
+// requestStream keeps what was wrong with a request.
+type requestStream struct {
+	grpc.ServerStream
+
+	err error
+}
+
+// RecvMsg implements [grpc.ServerStream].
+func (s *requestStream) RecvMsg(message any) error {
+	e := envelope{message: message}
+	if err := s.ServerStream.RecvMsg(&e); err != nil {
+		return err
+	}
+	s.err = e.err
+	return e.err
 }
 
 // undecodable is the answer to a request that could not be received: what grpc-go says of it, or INVALID_ARGUMENT if the

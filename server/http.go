@@ -16,24 +16,27 @@ import (
 	"github.com/throttlekit/throttlekit-go/api/throttlekit/v1/throttlekitv1connect"
 )
 
-// newHTTP assembles the HTTP door. Its listener adds TLS.
-func newHTTP(limiter *rateLimiter, fleet *fleet, health *health, log *slog.Logger) *http.Server {
+// newHTTP is a server that speaks HTTP. Its door adds TLS.
+func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           newHTTPHandler(limiter, fleet, health, log),
+		Handler:           handler,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: 5 * time.Second,
-		// Every method is unary and small, so a whole exchange fits.
+		// Every method but those that watch is unary and small, so a whole exchange fits.
 		ReadTimeout:  30 * time.Second,
 		WriteTimeout: 30 * time.Second,
 		IdleTimeout:  2 * time.Minute,
 	}
 }
 
-func newHTTPHandler(limiter *rateLimiter, fleet *fleet, health *health, log *slog.Logger) http.Handler {
-	server := connect.NewServer(guardConnect(fleet, log))
-	throttlekitv1connect.RegisterRateLimiterHandler(server, limiter)
-	if fleet != nil {
-		throttlekitv1connect.RegisterFleetHandler(server, fleet)
+func newHTTPHandler(d *doors) (http.Handler, error) {
+	server := connect.NewServer(guardConnect(d))
+	throttlekitv1connect.RegisterRateLimiterHandler(server, d.limiter)
+	if d.fleet != nil {
+		throttlekitv1connect.RegisterFleetHandler(server, d.fleet)
+	}
+	if d.monitor != nil {
+		throttlekitv1connect.RegisterMonitorHandler(server, monitorConnect{d.monitor})
 	}
 
 	jsonCodec := connectproto.NewJSONCodec()
@@ -51,17 +54,29 @@ func newHTTPHandler(limiter *rateLimiter, fleet *fleet, health *health, log *slo
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		body := "ok"
-		if health.isDraining() {
+		if d.health.isDraining() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			body = "draining"
 		}
 		_, _ = w.Write([]byte(body)) // a caller that went away needs no answer
 	})
+	mux.HandleFunc("GET /readyz", d.serveReadiness)
+	if d.metrics != nil {
+		metrics, err := d.metricsHandler()
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle("/metrics", metrics)
+	}
+	if d.dashboard != nil {
+		mux.Handle("/{$}", d.dashboard)
+		mux.Handle("/dashboard/", d.dashboard)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, connect.CodeUnimplemented, "there is no "+readable(r.URL.Path)+
 			" here: a method is called by POST to /<package>.<service>/<method>, as in "+throttlekitv1connect.RateLimiterCheckProcedure)
 	})
-	return mux
+	return mux, nil
 }
 
 // procedures hands Connect's handlers to a mux, but not its catch-all for unknown methods, which answers in plain text.
@@ -81,22 +96,63 @@ func (p procedures) Handle(pattern string, handler http.Handler) {
 				"the Content-Type must be application/json or application/proto")
 			return
 		}
+		if pattern == throttlekitv1connect.MonitorWatchProcedure {
+			w = newLastingWriter(w)
+		}
 		handler.ServeHTTP(w, r)
 	})
 }
 
+// lastingWriter answers for longer than other exchanges may last. It bounds each piece of the answer instead.
+type lastingWriter struct {
+	http.ResponseWriter
+
+	control *http.ResponseController
+}
+
+// pieceTimeout is how long a reader may keep a piece of a lasting answer waiting.
+const pieceTimeout = 30 * time.Second
+
+func newLastingWriter(w http.ResponseWriter) *lastingWriter {
+	l := &lastingWriter{w, http.NewResponseController(w)}
+	_ = l.control.SetReadDeadline(time.Time{}) // without deadlines, as in a test, there are none to lift
+	_ = l.control.SetWriteDeadline(time.Time{})
+	return l
+}
+
+// Write implements [http.ResponseWriter].
+func (l *lastingWriter) Write(p []byte) (int, error) {
+	_ = l.control.SetWriteDeadline(time.Now().Add(pieceTimeout))
+	return l.ResponseWriter.Write(p)
+}
+
+// Flush implements [http.Flusher]. What comes next may take its time.
+func (l *lastingWriter) Flush() {
+	_ = l.control.SetWriteDeadline(time.Now().Add(pieceTimeout))
+	_ = l.control.Flush() // the next write fails, too, and tells
+	_ = l.control.SetWriteDeadline(time.Time{})
+}
+
+// Unwrap is for [http.ResponseController].
+func (l *lastingWriter) Unwrap() http.ResponseWriter { return l.ResponseWriter }
+
 // writeError answers in the form of Connect's errors.
 func writeError(w http.ResponseWriter, httpStatus int, code connect.Code, message string) {
+	writeJSON(w, httpStatus, map[string]string{"code": code.String(), "message": message})
+}
+
+func writeJSON(w http.ResponseWriter, httpStatus int, answer any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(httpStatus)
-	body, err := json.Marshal(map[string]string{"code": code.String(), "message": message})
-	if err == nil {
+	if body, err := json.Marshal(answer); err == nil {
 		_, _ = w.Write(body) // a caller that went away needs no answer
 	}
 }
 
-// guardConnect maps the errors of every method, keeps strangers from Fleet, and turns panics into INTERNAL, where net/http would hang up.
-func guardConnect(fleet *fleet, log *slog.Logger) connect.ServerInterceptor {
+// guardConnect maps the errors of every method, keeps strangers from Fleet and Monitor, and turns panics into INTERNAL, where
+// net/http would hang up.
+func guardConnect(d *doors) connect.ServerInterceptor {
+	log := d.log
 	return func(next connect.ServerFunc) connect.ServerFunc {
 		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) (err error) {
 			defer func() {
@@ -105,7 +161,7 @@ func guardConnect(fleet *fleet, log *slog.Logger) connect.ServerInterceptor {
 					err = panicked.connect()
 				}
 			}()
-			if err = fleet.admitConnect(ctx, spec); err == nil {
+			if err = d.admitConnect(ctx, spec); err == nil {
 				err = next(ctx, spec, stream)
 			}
 			if err == nil {

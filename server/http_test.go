@@ -95,7 +95,7 @@ func TestHTTPByHand(t *testing.T) {
 func TestHTTPHealthWhileDraining(t *testing.T) {
 	t.Parallel()
 	health := newHealth()
-	handler := newHTTPHandler(&rateLimiter{svc: policies(t)}, nil, health, discard)
+	handler := must(newHTTPHandler(&doors{limiter: newRateLimiter(policies(t)), health: health, log: discard}))
 	for _, want := range []struct {
 		status int
 		body   string

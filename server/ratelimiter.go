@@ -7,6 +7,7 @@ import (
 
 	"github.com/throttlekit/throttlekit-go"
 	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
+	"github.com/throttlekit/throttlekit-go/service"
 )
 
 // Service is what stands behind the doors: a service.Service of this project, or anything that answers like one. It is
@@ -26,7 +27,14 @@ type Service interface {
 type rateLimiter struct {
 	throttlekitv1.UnimplementedRateLimiterServer // answers methods that the contract may gain
 
-	svc Service
+	svc      Service
+	admitter Admitter // nil if the service is none
+}
+
+func newRateLimiter(svc Service) *rateLimiter {
+	r := &rateLimiter{svc: svc}
+	r.admitter, _ = svc.(Admitter)
+	return r
 }
 
 func (r *rateLimiter) Check(ctx context.Context, req *throttlekitv1.CheckRequest) (*throttlekitv1.CheckResponse, error) {
@@ -81,19 +89,63 @@ func (r *rateLimiter) Debit(ctx context.Context, req *throttlekitv1.DebitRequest
 	return &throttlekitv1.DebitResponse{Decision: decision(d)}, nil
 }
 
+// Admitter is a [Service] that also admits requests which hold a slot, under a lease, until they are released. A Service
+// that is none answers Admit, Release and Heartbeat by ErrUnsupported.
+type Admitter interface {
+	Admit(ctx context.Context, policy string, req service.AdmitRequest) (service.Admitted, error)
+	Release(lease string, dropped bool)
+	Heartbeat(leases []string) (service.Renewal, error)
+}
+
 func (r *rateLimiter) Admit(ctx context.Context, req *throttlekitv1.AdmitRequest) (*throttlekitv1.AdmitResponse, error) {
-	return nil, r.cannot(ctx, req.GetPolicy(), "has no concurrency axis to admit to")
+	if r.admitter == nil {
+		return nil, r.cannot(ctx, req.GetPolicy(), "has no concurrency axis to admit to")
+	}
+	if err := errors.Join(notNegative("value", req.GetValue()), notNegative("hold", req.GetHold())); err != nil {
+		return nil, err
+	}
+	a, err := r.admitter.Admit(ctx, req.GetPolicy(), service.AdmitRequest{
+		Key: req.GetKey(), Cost: units(req.GetCost()), Value: units(req.GetValue()), Hold: float64(req.GetHold()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &throttlekitv1.AdmitResponse{
+		Decision: decision(a.Decision), LeaseId: a.Lease, LeaseExpiresAt: a.ExpiresAtMillis,
+		BindingAxis: a.Axis, PolicyDenied: a.PriceDenied, LeaseTtlMs: a.TTL.Milliseconds(),
+	}, nil
 }
 
-func (*rateLimiter) Release(context.Context, *throttlekitv1.ReleaseRequest) (*throttlekitv1.ReleaseResponse, error) {
-	return nil, fmt.Errorf("%w: no policy of this server gives out leases to release", throttlekit.ErrUnsupported)
+func (r *rateLimiter) Release(_ context.Context, req *throttlekitv1.ReleaseRequest) (*throttlekitv1.ReleaseResponse, error) {
+	if r.admitter == nil {
+		return nil, fmt.Errorf("%w: no policy of this server gives out leases to release", throttlekit.ErrUnsupported)
+	}
+	r.admitter.Release(req.GetLeaseId(), req.GetDropped())
+	return &throttlekitv1.ReleaseResponse{}, nil
 }
 
-func (*rateLimiter) Heartbeat(context.Context, *throttlekitv1.HeartbeatRequest) (*throttlekitv1.HeartbeatResponse, error) {
-	return nil, fmt.Errorf("%w: no policy of this server gives out leases to keep", throttlekit.ErrUnsupported)
+func (r *rateLimiter) Heartbeat(_ context.Context, req *throttlekitv1.HeartbeatRequest) (*throttlekitv1.HeartbeatResponse, error) {
+	if r.admitter == nil {
+		return nil, fmt.Errorf("%w: no policy of this server gives out leases to keep", throttlekit.ErrUnsupported)
+	}
+	renewal, err := r.admitter.Heartbeat(req.GetLeaseIds())
+	if err != nil {
+		return nil, err
+	}
+	return &throttlekitv1.HeartbeatResponse{
+		LiveIds: renewal.Live, ReclaimedIds: renewal.Reclaimed, NextDeadline: renewal.DeadlineMillis,
+	}, nil
 }
 
-// cannot is the error for a method that no kind of policy answers yet. An unknown policy is not found all the same, in
+// notNegative refuses an amount that the wire allows and the contract does not.
+func notNegative(field string, n int64) error {
+	if n >= 0 && n <= throttlekit.MaxSafe {
+		return nil
+	}
+	return &throttlekit.InvalidError{Field: field, Value: n, Rule: "must be an integer from 0 to 9007199254740991"}
+}
+
+// cannot is the error for a method that the service cannot answer. An unknown policy is not found all the same, in
 // the words of the service, which a check of no keys brings out.
 func (r *rateLimiter) cannot(ctx context.Context, policy, why string) error {
 	if _, err := r.svc.CheckMany(ctx, policy, nil, 1); errors.Is(err, throttlekit.ErrPolicyNotFound) {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/throttlekit/throttlekit-go"
-	throttlekitv1 "github.com/throttlekit/throttlekit-go/api/throttlekit/v1"
+	"github.com/throttlekit/throttlekit-go/server/dashboard"
 )
 
 var (
@@ -37,11 +37,39 @@ type Server struct {
 	grpc         *grpc.Server
 	grpcListener *listener
 
-	http         *http.Server // nil if the door is off
-	httpListener *listener
+	web       []*webDoor // that of HTTP, unless it is off, and that of metrics, if it has a port of its own
+	dashboard *dashboard.Dashboard
 
 	served atomic.Bool
 }
+
+// webDoor is a port that speaks HTTP.
+type webDoor struct {
+	name     string
+	server   *http.Server
+	listener *listener
+}
+
+func (w *webDoor) serve() error {
+	if w.server.TLSConfig != nil {
+		return w.server.ServeTLS(w.listener, "", "")
+	}
+	return w.server.Serve(w.listener)
+}
+
+func (w *webDoor) drain(ctx context.Context) error {
+	err := w.server.Shutdown(ctx)
+	if err == nil {
+		return nil
+	}
+	_ = w.server.Close() // the listener is closed already; what matters are the connections
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w", w.name, ErrDrainTimeout)
+	}
+	return fmt.Errorf("server: %s: %w", w.name, err)
+}
+
+func (w *webDoor) close() error { return errors.Join(w.listener.Close(), w.server.Close()) }
 
 // New checks cfg, binds the ports and returns a server that is ready for [Server.Serve]. What is wrong with cfg is
 // reported all at once by errors that match [throttlekit.ErrInvalid], files that cannot be read apart. The service stays
@@ -54,34 +82,45 @@ func New(svc Service, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	limiter, fleet := &rateLimiter{svc: svc}, newFleet(svc, c.FleetSecret)
-	services := []string{throttlekitv1.RateLimiter_ServiceDesc.ServiceName}
-	if fleet != nil {
-		services = append(services, throttlekitv1.Fleet_ServiceDesc.ServiceName)
+	d, err := newDoors(svc, c)
+	if err != nil {
+		return nil, err
 	}
-	s := &Server{log: c.Logger, drainTimeout: c.DrainTimeout, health: newHealth(services...)}
-
+	s := &Server{log: c.Logger, drainTimeout: c.DrainTimeout, health: d.health, dashboard: d.dashboard}
 	if s.grpcListener, err = listen(c.GRPCAddr, "--port"); err != nil {
 		return nil, err
 	}
-	s.grpc = newGRPC(limiter, fleet, s.health, c.tls, c.Logger)
+	s.grpc = newGRPC(d, c.tls, c.GRPCStats)
 	s.announce("gRPC", s.grpcListener, c)
-	if fleet != nil && fleet.secret == nil && !listensLocally(s.grpcListener) {
-		s.log.Warn("federated policies are served beyond loopback without a fleet secret, so only callers on this machine can lease")
+	if !listensLocally(s.grpcListener) {
+		d.warn()
 	}
-	if c.HTTPAddr == Off {
-		return s, nil
+	if c.HTTPAddr != Off {
+		err = s.open("HTTP", c.HTTPAddr, "--http-port", d.handler, c)
 	}
-	if s.httpListener, err = listen(c.HTTPAddr, "--http-port"); err != nil {
-		_ = s.grpcListener.Close()
+	if err == nil && c.MetricsAddr != "" {
+		err = s.open("metrics", c.MetricsAddr, "--metrics-port", d.metricsMux, c)
+	}
+	if err != nil {
+		_ = s.Close() // what was opened
 		return nil, err
 	}
-	s.http = newHTTP(limiter, fleet, s.health, c.Logger)
-	if c.tls != nil {
-		s.http.TLSConfig = c.tls.Clone()
-	}
-	s.announce("HTTP", s.httpListener, c)
 	return s, nil
+}
+
+// open adds a port that speaks HTTP.
+func (s *Server) open(name, addr, flag string, handler http.Handler, c settled) error {
+	l, err := listen(addr, flag)
+	if err != nil {
+		return err
+	}
+	w := &webDoor{name: name, server: newHTTP(handler, c.Logger), listener: l}
+	if c.tls != nil {
+		w.server.TLSConfig = c.tls.Clone()
+	}
+	s.web = append(s.web, w)
+	s.announce(name, l, c)
+	return nil
 }
 
 func (s *Server) announce(door string, l net.Listener, c settled) {
@@ -108,11 +147,18 @@ func listensLocally(l net.Listener) bool {
 func (s *Server) GRPCAddr() net.Addr { return s.grpcListener.Addr() }
 
 // HTTPAddr is where the HTTP door listens, or nil if it is off.
-func (s *Server) HTTPAddr() net.Addr {
-	if s.httpListener == nil {
-		return nil
+func (s *Server) HTTPAddr() net.Addr { return s.addrOf("HTTP") }
+
+// MetricsAddr is where metrics have a port of their own, or nil if they have none.
+func (s *Server) MetricsAddr() net.Addr { return s.addrOf("metrics") }
+
+func (s *Server) addrOf(name string) net.Addr {
+	for _, w := range s.web {
+		if w.name == name {
+			return w.listener.Addr()
+		}
 	}
-	return s.httpListener.Addr()
+	return nil
 }
 
 // Serve answers requests until ctx ends, and then drains: health turns to NOT_SERVING, no connection or request is
@@ -123,10 +169,10 @@ func (s *Server) Serve(ctx context.Context) error {
 		return ErrServed
 	}
 	var doors sync.WaitGroup
-	ended := make(chan error, 2)
+	ended := make(chan error, 1+len(s.web))
 	doors.Go(func() { ended <- s.unlessClosing(s.grpc.Serve(s.grpcListener)) })
-	if s.http != nil {
-		doors.Go(func() { ended <- s.unlessClosing(s.serveHTTP()) })
+	for _, w := range s.web {
+		doors.Go(func() { ended <- s.unlessClosing(w.serve()) })
 	}
 
 	var failed error
@@ -142,13 +188,6 @@ func (s *Server) Serve(ctx context.Context) error {
 		failed = errors.Join(failed, err)
 	}
 	return failed
-}
-
-func (s *Server) serveHTTP() error {
-	if s.http.TLSConfig != nil {
-		return s.http.ServeTLS(s.httpListener, "", "")
-	}
-	return s.http.Serve(s.httpListener)
 }
 
 // unlessClosing is err, unless it only says that the server was told to close.
@@ -171,14 +210,18 @@ func (s *Server) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.drainTimeout)
 	defer cancel()
 
+	if s.dashboard != nil {
+		s.dashboard.Close() // pages that watch would hold the drain
+	}
+
 	var doors sync.WaitGroup
-	var grpcErr, httpErr error
-	doors.Go(func() { grpcErr = s.drainGRPC(ctx) })
-	if s.http != nil {
-		doors.Go(func() { httpErr = s.drainHTTP(ctx) })
+	wrong := make([]error, 1+len(s.web))
+	doors.Go(func() { wrong[0] = s.drainGRPC(ctx) })
+	for i, w := range s.web {
+		doors.Go(func() { wrong[1+i] = w.drain(ctx) })
 	}
 	doors.Wait()
-	err := errors.Join(grpcErr, httpErr)
+	err := errors.Join(wrong...)
 	if err != nil {
 		s.log.Warn("drained late", "error", err)
 	}
@@ -205,18 +248,6 @@ func (s *Server) drainGRPC(ctx context.Context) error {
 	return fmt.Errorf("gRPC: %w", ErrDrainTimeout)
 }
 
-func (s *Server) drainHTTP(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
-	if err == nil {
-		return nil
-	}
-	_ = s.http.Close() // the listener is closed already; what matters are the connections
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("HTTP: %w", ErrDrainTimeout)
-	}
-	return fmt.Errorf("server: HTTP: %w", err)
-}
-
 // Close gives the ports back and cuts off whatever runs. A server that has served needs no Close; it is for one that was
 // made and never served, and for ending Serve without a drain.
 func (s *Server) Close() error {
@@ -224,8 +255,11 @@ func (s *Server) Close() error {
 	errs := []error{s.grpcListener.Close()}
 	s.grpcListener.abort()
 	s.grpc.Stop()
-	if s.http != nil {
-		errs = append(errs, s.httpListener.Close(), s.http.Close())
+	if s.dashboard != nil {
+		s.dashboard.Close()
+	}
+	for _, w := range s.web {
+		errs = append(errs, w.close())
 	}
 	// What was closed before, by a door or by an earlier Close, is as it should be.
 	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, net.ErrClosed) })...)

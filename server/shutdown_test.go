@@ -285,7 +285,7 @@ func TestServeEndsWhenADoorFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = s.httpListener.Listener.Close()
+	_ = s.web[0].listener.Listener.Close()
 	if err := s.Serve(t.Context()); err == nil {
 		t.Error("Serve returned no error")
 	}

@@ -12,6 +12,7 @@ has curl || missing+=(curl)                   # the command that the server prin
 has redis-server || missing+=(redis-server)
 has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 has npm || missing+=(npm) # the stand-in for DynamoDB
+has chromium || has chromium-browser || has google-chrome || missing+=(chromium) # the dashboard
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -62,6 +62,7 @@ message AdmitResponse
 	3 lease_expires_at int64
 	4 binding_axis string
 	5 policy_denied bool
+	6 lease_ttl_ms int64
 
 message Caller
 	1 domain string

@@ -145,8 +145,9 @@ type KeyCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key, as the request gave it.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// How often it was counted in the window. An estimate, never too low: a key that enters a full ranking takes over the
-	// count of the one that it replaces.
+	// How often it was counted in the window. An estimate: a key that enters a full ranking takes over the count of the one that
+	// it replaces, which is never too low; and of a policy that decides more than 1,024 times in a window, one decision in sixteen
+	// of those beyond is counted, for sixteen, which may be off either way.
 	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -730,7 +730,7 @@ type AdmitRequest struct {
 	// Whom the rate and cost axes charge, as in CheckRequest. The concurrency axis has one ceiling for the whole policy
 	// and looks at no key.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// Units charged on the rate axis. 0 means 1. Negative is INVALID_ARGUMENT.
+	// Units charged on the cost axis; the rate axis charges 1. 0 means 1. Negative is INVALID_ARGUMENT.
 	Cost int64 `protobuf:"varint,3,opt,name=cost,proto3" json:"cost,omitempty"`
 	// How long the caller expects to keep the slot, in the unit of time that the policy's pricing uses; a hint, without
 	// effect on a policy without pricing. 0 means unknown. Negative is INVALID_ARGUMENT.
@@ -822,7 +822,10 @@ type AdmitResponse struct {
 	// The axis that denied: `rate`, `concurrency` or `cost`. Empty means that no axis denied.
 	BindingAxis string `protobuf:"bytes,4,opt,name=binding_axis,json=bindingAxis,proto3" json:"binding_axis,omitempty"`
 	// Whether the policy's own pricing refused the request before any axis was asked. False means that it did not.
-	PolicyDenied  bool `protobuf:"varint,5,opt,name=policy_denied,json=policyDenied,proto3" json:"policy_denied,omitempty"`
+	PolicyDenied bool `protobuf:"varint,5,opt,name=policy_denied,json=policyDenied,proto3" json:"policy_denied,omitempty"`
+	// How long the lease lasts from when it is granted, and again from each Heartbeat that renews it, in milliseconds.
+	// 0 means that no slot is held, or that the server does not say.
+	LeaseTtlMs    int64 `protobuf:"varint,6,opt,name=lease_ttl_ms,json=leaseTtlMs,proto3" json:"lease_ttl_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -890,6 +893,13 @@ func (x *AdmitResponse) GetPolicyDenied() bool {
 		return x.PolicyDenied
 	}
 	return false
+}
+
+func (x *AdmitResponse) GetLeaseTtlMs() int64 {
+	if x != nil {
+		return x.LeaseTtlMs
+	}
+	return 0
 }
 
 // ReleaseRequest gives one slot back.
@@ -1147,13 +1157,15 @@ const file_throttlekit_v1_ratelimiter_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n" +
 	"\x04cost\x18\x03 \x01(\x03R\x04cost\x12\x12\n" +
 	"\x04hold\x18\x04 \x01(\x03R\x04hold\x12\x14\n" +
-	"\x05value\x18\x05 \x01(\x03R\x05value\"\xd2\x01\n" +
+	"\x05value\x18\x05 \x01(\x03R\x05value\"\xf4\x01\n" +
 	"\rAdmitResponse\x124\n" +
 	"\bdecision\x18\x01 \x01(\v2\x18.throttlekit.v1.DecisionR\bdecision\x12\x19\n" +
 	"\blease_id\x18\x02 \x01(\tR\aleaseId\x12(\n" +
 	"\x10lease_expires_at\x18\x03 \x01(\x03R\x0eleaseExpiresAt\x12!\n" +
 	"\fbinding_axis\x18\x04 \x01(\tR\vbindingAxis\x12#\n" +
-	"\rpolicy_denied\x18\x05 \x01(\bR\fpolicyDenied\"E\n" +
+	"\rpolicy_denied\x18\x05 \x01(\bR\fpolicyDenied\x12 \n" +
+	"\flease_ttl_ms\x18\x06 \x01(\x03R\n" +
+	"leaseTtlMs\"E\n" +
 	"\x0eReleaseRequest\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\tR\aleaseId\x12\x18\n" +
 	"\adropped\x18\x02 \x01(\bR\adropped\"\x11\n" +
