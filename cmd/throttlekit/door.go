@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"math"
 	"net/http"
@@ -103,7 +102,7 @@ func suiteService(suite vectors.Suite, clock throttlekit.Clock, state *stateful)
 	if err != nil {
 		return nil, err
 	}
-	return newService(file, env, service.FailClosed, slog.New(slog.DiscardHandler))
+	return newService(file, env, service.Config{FailMode: service.FailClosed})
 }
 
 // session is a suite under way.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"unicode"
@@ -15,12 +16,14 @@ import (
 const (
 	secretVariable = "THROTTLEKIT_FLEET_SECRET"
 	regionVariable = "TK_REGION"
+	nodeVariable   = "TK_NODE_ID"
 )
 
 // fleet is what the flags say about policies that several servers share.
 type fleet struct {
 	secret secret
-	region region
+	region name
+	node   name
 }
 
 func (f *fleet) define(cmd *cobra.Command) {
@@ -28,22 +31,38 @@ func (f *fleet) define(cmd *cobra.Command) {
 		"what callers must present to lease from federated policies; better in $"+secretVariable+", as others can read flags")
 	f.region = defaultRegion
 	cmd.Flags().Var(&f.region, "region", "where the server runs, for federated policies that do not say; also $"+regionVariable)
+	cmd.Flags().Var(&f.node, "node-id",
+		"what tells this server from others that share concurrency with it; also $"+nodeVariable+" (default its host and process id)")
 }
 
-// settle takes from the environment what the flags do not say. A variable that is empty is a mistake, as a secret that a
-// script failed to read would leave leases to whoever is on the machine.
+// defaultNode is a name that no other process has at the same time.
+func defaultNode() name {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return name(fmt.Sprintf("%s#%d", host, os.Getpid()))
+}
+
+// settle takes from the environment what the flags do not say.
 func (f *fleet) settle(cmd *cobra.Command) error {
-	where, given := "--fleet-secret", cmd.Flags().Changed("fleet-secret")
-	if text, set := os.LookupEnv(secretVariable); set && !given {
-		where, given, f.secret = "$"+secretVariable, true, secret(text)
+	if _, err := f.secret.settle(cmd, "fleet-secret", secretVariable); err != nil {
+		return err
 	}
-	if err := f.secret.check(); given && err != nil {
-		return wrong("%s %w", where, err)
-	}
-	if text, set := os.LookupEnv(regionVariable); set && !cmd.Flags().Changed("region") {
-		if err := f.region.Set(text); err != nil {
-			return wrong("$%s %w, got %q; unset it or give --region", regionVariable, err, text)
+	for _, v := range []struct {
+		flag, variable string
+		to             *name
+	}{{"region", regionVariable, &f.region}, {"node-id", nodeVariable, &f.node}} {
+		text, set := os.LookupEnv(v.variable)
+		if !set || cmd.Flags().Changed(v.flag) {
+			continue
 		}
+		if err := v.to.Set(text); err != nil {
+			return wrong("$%s %w, got %q; unset it or give --%s", v.variable, err, text, v.flag)
+		}
+	}
+	if f.node == "" {
+		f.node = defaultNode()
 	}
 	return nil
 }
@@ -63,6 +82,19 @@ func (s *secret) Set(text string) error {
 	return nil
 }
 
+// settle takes the secret from a variable if the flag does not give it. A variable that is empty is a mistake, as a secret
+// that a script failed to read would open the door to whoever is on the machine.
+func (s *secret) settle(cmd *cobra.Command, flag, variable string) (given bool, err error) {
+	where, given := "--"+flag, cmd.Flags().Changed(flag)
+	if text, set := os.LookupEnv(variable); set && !given {
+		where, given, *s = "$"+variable, true, secret(text)
+	}
+	if err := s.check(); given && err != nil {
+		return given, wrong("%s %w", where, err)
+	}
+	return given, nil
+}
+
 // check reports what keeps a secret from being presented.
 func (s *secret) check() error {
 	text := string(*s)
@@ -77,22 +109,22 @@ func (s *secret) check() error {
 
 const defaultRegion = "default"
 
-// region is a flag that names a place.
-type region string
+// name is a flag that names a place or a process.
+type name string
 
 // String implements pflag.Value.
-func (r *region) String() string { return string(*r) }
+func (n *name) String() string { return string(*n) }
 
 // Type implements pflag.Value.
-func (r *region) Type() string { return "name" }
+func (n *name) Type() string { return "name" }
 
 // Set implements pflag.Value.
-func (r *region) Set(text string) error {
+func (n *name) Set(text string) error {
 	const longest = 256
 	if text == "" || len(text) > longest || strings.IndexFunc(text, unicode.IsControl) >= 0 {
 		return errors.New("must be a name of 1 to 256 bytes, without control characters")
 	}
-	*r = region(text)
+	*n = name(text)
 	return nil
 }
 

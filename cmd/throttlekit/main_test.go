@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) {
 // The scripts of testdata/script run the real program. Besides the commands of testscript and storeCommands they have
 //
 //	exits CODE PROGRAM [ARG...]   run it to its end, with this exit code
+//	until CODE PROGRAM [ARG...]   run it until it ends with this exit code
 //	serve [ARG...]                start throttlekit serve on a free port; sets $GRPC, $HTTP, $GRPC_PORT and $HTTP_PORT
 //	terminate CODE                send it SIGTERM; it ends with this exit code, and leaves serve.out and serve.err
 //	tls                           write ca.pem, server.pem, server.key, client.pem and client.key
@@ -45,6 +47,7 @@ func TestScripts(t *testing.T) {
 	}
 	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"exits":     scriptExits,
+		"until":     scriptUntil,
 		"serve":     scriptServe,
 		"terminate": scriptTerminate,
 		"tls":       scriptTLS,
@@ -83,6 +86,23 @@ func scriptExits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func scriptUntil(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(atMost); ; {
+		got := 0
+		if exit, ok := errors.AsType[*exec.ExitError](ts.Exec(args[1], args[2:]...)); ok {
+			got = exit.ExitCode()
+		}
+		switch {
+		case got == want:
+			return
+		case time.Now().After(deadline):
+			ts.Fatalf("still exit code %d, want %d", got, want)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "throttlekit",
-		Short: "Rate limits for services and fleets",
+		Short: "Limits on rate, concurrency and cost for services and fleets",
 		Long: `throttlekit runs a rate-limit server, asks one, and checks policy files, stores and golden vectors.
 
 Begin with "throttlekit serve".
@@ -28,7 +28,8 @@ Exit codes: 0 done, or allowed; 1 something failed; 2 flags, arguments or config
 	root.SetFlagErrorFunc(explainFlag)
 	root.AddCommand(
 		newServe(),
-		newCheck(), newPeek(), newForecast(), newDebit(),
+		newCheck(), newPeek(), newForecast(), newDebit(), newAdmit(),
+		newTop(), newExplain(),
 		newPolicy(), newConformance(), newDoctor(),
 		newVersion(),
 	)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ type running struct {
 	server   *server.Server
 	store    *shared // nil for memory
 	policies []service.Info
+	guards   []service.GuardState
 	lends    string // how callers of Fleet show that they may; empty if it is not served
 	out, err io.Writer
 	log      *slog.Logger
@@ -65,6 +67,12 @@ func (r *running) serve(ctx, signalled context.Context, release func()) error {
 	return nil
 }
 
+// local reports whether a host is this machine only.
+func local(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
 // coldStart is how long the start waits for a first answer of the store, to warn if there is none.
 const coldStart = time.Second
 
@@ -76,14 +84,42 @@ func (r *running) caution(cmd *cobra.Command, file *policy.File) {
 	if r.fleet.secret != "" && r.lends == "" {
 		r.warnf("the fleet secret has no effect: no policy is federated")
 	}
+	if r.monitoring.guarded && r.monitoring.on.value == off {
+		r.warnf("the monitor secret has no effect with --monitor off")
+	}
+	if (r.monitoring.guarded || r.fleet.secret != "") && r.tls.CertFile == "" && !local(r.host) {
+		r.warnf("secrets travel in plaintext beyond loopback, and whoever is on the path can use them; give --tls-cert and --tls-key")
+	}
+	if r.monitoring.topKeys > 0 && r.server.MetricsAddr() != nil {
+		r.warnf("whoever reaches the port for metrics reads keys in them (--metrics-top-keys)")
+	}
 	if r.store == nil {
 		return
 	}
 	for _, w := range file.Warnings() {
 		r.warnf("%s", w)
 	}
+	r.cautionFleet()
 	if _, _, err := r.store.ping(cmd.Context(), coldStart); err != nil {
 		r.warnf("the store does not answer yet, and until it does the fail mode will: %s", message(err.Error()))
+	}
+}
+
+// cautionFleet says what keeps ceilings that a fleet shares from being kept.
+func (r *running) cautionFleet() {
+	for _, g := range r.guards {
+		if g.Fleet == nil {
+			continue
+		}
+		if storeKind(r.store) == dynamoStore {
+			r.warnf("%s: DynamoDB has no clock of its own, so the ceiling holds only while the servers' clocks agree within a fraction"+
+				" of fenceSafetyMargin", shown(g.Policy))
+		}
+		if ttl := time.Duration(r.leaseTTL); g.Fleet.Strict && g.Fleet.Margin > 0 && ttl > g.Fleet.Margin {
+			r.warnf("%s: clients of a server that is cut off may keep slots for %v (--lease-ttl), others get them after %v"+
+				" (fenceSafetyMargin): give a shorter --lease-ttl, or a longer leaseTtl and fenceSafetyMargin",
+				shown(g.Policy), ttl, g.Fleet.Margin)
+		}
 	}
 }
 
@@ -110,6 +146,9 @@ func (r *running) announce() {
 	if r.starter() && len(r.policies) > 0 {
 		sayf(r.out, "Try it:\n  %s\n", r.example())
 	}
+	if r.starter() && r.monitoring.on.value != off {
+		sayf(r.out, "Watch it:\n  %s\n", r.lookout())
+	}
 }
 
 // line is the start-up line, by which programs may wait for the server.
@@ -118,19 +157,25 @@ func (r *running) line() string {
 	if url := r.url(); url != "" {
 		where += " and " + url + " (HTTP)"
 	}
+	if addr := r.server.MetricsAddr(); addr != nil {
+		where += " and " + addr.String() + " (metrics)"
+	}
 	fleet := ""
 	if r.lends != "" {
 		fleet = ", fleet:" + r.lends
 	}
-	return fmt.Sprintf("throttlekit listening on %s [%s, %s, fail=%s%s] (%s: %s)",
-		where, storeKind(r.store), r.security(), r.fail.value, fleet, count(len(r.policies), "policy"), r.names())
+	return fmt.Sprintf("throttlekit listening on %s [%s, %s, fail=%s, monitor:%s%s] (%s: %s)",
+		where, storeKind(r.store), r.security(), r.fail.value, r.monitoring.state(), fleet, count(len(r.policies), "policy"), r.names())
 }
 
 // record is the start-up line as a log record.
 func (r *running) record() {
 	attrs := []any{
 		"grpc", r.server.GRPCAddr().String(), "http", r.url(), "store", storeKind(r.store), "security", r.security(),
-		"fail", r.fail.value, "policies", len(r.policies), "names", r.names(),
+		"fail", r.fail.value, "monitor", r.monitoring.state(), "policies", len(r.policies), "names", r.names(),
+	}
+	if addr := r.server.MetricsAddr(); addr != nil {
+		attrs = append(attrs, "metrics", addr.String())
 	}
 	if r.lends != "" {
 		attrs = append(attrs, "fleet", r.lends)
@@ -197,6 +242,18 @@ func (r *running) example() string {
 	}
 	return fmt.Sprintf(`curl -H 'Content-Type: application/json' -d '{"policy":%q,"key":"me"}' 'http://%s%s'`,
 		name, reachable(r.server.HTTPAddr()), throttlekitv1connect.RateLimiterCheckProcedure)
+}
+
+// lookout is how to watch this very server.
+func (r *running) lookout() string {
+	how := "throttlekit top"
+	if to := reachable(r.server.GRPCAddr()); to != server.DefaultGRPCAddr {
+		how += " --addr " + to
+	}
+	if url := r.url(); url != "" {
+		how += ", or in a browser " + url
+	}
+	return how
 }
 
 // reachable is where this machine reaches what listens at an address.

@@ -27,8 +27,11 @@ type serving struct {
 	maxKeys         uint
 	storage         storage
 	fleet           fleet
+	monitoring      monitoring
+	exporting       exporting
 	tls             server.TLS
 	allowInsecure   bool
+	leaseTTL        span
 	shutdownTimeout span
 	logFormat       word
 	logLevel        word
@@ -38,6 +41,7 @@ func newServe() *cobra.Command {
 	s := &serving{
 		port:            port{value: "50051"},
 		httpPort:        port{value: "8080", orOff: true},
+		leaseTTL:        span(service.DefaultLeaseTTL),
 		shutdownTimeout: span(server.DefaultDrainTimeout),
 		logLevel:        word{value: "info"},
 	}
@@ -91,10 +95,13 @@ func (s *serving) define(cmd *cobra.Command) {
 		"`records` that each policy keeps, with the store memory, before it refuses new keys to --fail; 0 sets no bound")
 	s.storage.define(cmd)
 	s.fleet.define(cmd)
+	s.monitoring.define(cmd)
+	s.exporting.define(cmd)
 	f.Var((*path)(&s.tls.CertFile), "tls-cert", "PEM file with the server's certificate; needs --tls-key")
 	f.Var((*path)(&s.tls.KeyFile), "tls-key", "PEM file with the private key of --tls-cert")
 	f.Var((*path)(&s.tls.CAFile), "tls-ca", "PEM file with the authorities of client certificates, which every client must then show")
 	f.BoolVar(&s.allowInsecure, "allow-insecure", false, "speak plaintext on addresses other than loopback")
+	f.Var(&s.leaseTTL, "lease-ttl", "how long a slot is kept for a client that admit gave it to and that sends no heartbeats")
 	f.Var(&s.shutdownTimeout, "shutdown-timeout", "how long running requests may take to finish after a signal")
 	choice(cmd, &s.logFormat, "log-format", "", "form of the log", "text", "json")
 	choice(cmd, &s.logLevel, "log-level", "", "least level that is logged", "debug", "info", "warn", "error")
@@ -108,32 +115,65 @@ func (s *serving) run(cmd *cobra.Command) error {
 	}
 	// The command tells of its start and end itself, so of what the others log it takes less.
 	logger, quiet := s.loggers(cmd.ErrOrStderr())
-	if err := s.fleet.settle(cmd); err != nil {
+	if err := errors.Join(s.fleet.settle(cmd), s.monitoring.settle(cmd)); err != nil {
 		return err
 	}
-	env := policy.Env{MaxKeys: int(s.maxKeys), Region: string(s.fleet.region)}
 	store, err := s.storage.open(replaying{})
 	if err != nil {
 		return err
 	}
-	if store != nil {
-		env.Store = store
-		defer func() { _ = store.Close() }() // whatever was asked of it has been answered
-	}
-	svc, err := newService(file, env, service.FailMode(s.fail.value), quiet)
+	watch, err := s.monitoring.open(s, store)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = svc.Close() }() // the store is closed after it
+	defer watch.close()
+	env := policy.Env{MaxKeys: int(s.maxKeys), Region: string(s.fleet.region), Node: string(s.fleet.node)}
+	if store != nil {
+		env.Store = watch.store
+		defer func() { _ = store.Close() }() // whatever was asked of it has been answered
+	}
+	taps := []service.Tap{watch.hub}
+	export, err := s.exporting.open(cmd, string(s.fleet.node), quiet)
+	if err != nil {
+		return err
+	}
+	if export != nil {
+		taps = append(taps, export)
+		defer s.exporting.end(export, quiet)
+	}
+	svc, err := newService(file, env, service.Config{
+		FailMode: service.FailMode(s.fail.value), Logger: quiet, LeaseTTL: time.Duration(s.leaseTTL), Taps: taps, Clock: watch.clock,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { // the store is closed after it
+		if err := svc.Close(); err != nil {
+			quiet.Warn("not everything was given back", "error", err)
+		}
+	}()
+	if err := watch.hub.Attach(svc); err != nil {
+		return err
+	}
 	// Once the ports are open, a signal must lead to a drain.
 	signalled, release := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer release()
-	srv, err := server.New(svc, s.doors(quiet))
+	config := s.doors(quiet)
+	if err := s.monitoring.show(watch, &config); err != nil {
+		return s.explain(err)
+	}
+	if export != nil {
+		if err := export.Attach(svc); err != nil {
+			return err
+		}
+		config.GRPCStats = export.StatsHandler()
+	}
+	srv, err := server.New(svc, config)
 	if err != nil {
 		return s.explain(err)
 	}
 	r := &running{
-		serving: s, server: srv, store: store, policies: svc.Policies(), lends: s.fleet.lenders(svc),
+		serving: s, server: srv, store: store, policies: svc.Policies(), guards: svc.Guards(), lends: s.fleet.lenders(svc),
 		out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), log: logger,
 	}
 	r.caution(cmd, file)
@@ -183,6 +223,7 @@ func (s *serving) doors(log *slog.Logger) server.Config {
 		TLS:           s.tls,
 		AllowInsecure: s.allowInsecure,
 		FleetSecret:   string(s.fleet.secret),
+		FailMode:      service.FailMode(s.fail.value),
 		DrainTimeout:  time.Duration(s.shutdownTimeout),
 		Logger:        log,
 	}
@@ -200,7 +241,7 @@ func (s *serving) explain(err error) error {
 	}
 	return reword(err,
 		map[string]string{
-			"GRPCAddr": "--host", "HTTPAddr": "--host",
+			"GRPCAddr": "--host", "HTTPAddr": "--host", "MetricsAddr": "--metrics-host", "TopKeys": "--metrics-top-keys",
 			"TLS.CertFile": "--tls-cert", "TLS.KeyFile": "--tls-key", "TLS.CAFile": "--tls-ca",
 		},
 		"give a TLS certificate and key, or set AllowInsecure", "give --tls-cert and --tls-key, or --allow-insecure",
@@ -208,18 +249,19 @@ func (s *serving) explain(err error) error {
 	)
 }
 
-// newService builds the policies of a file and returns the service that answers for them.
-func newService(file *policy.File, env policy.Env, mode service.FailMode, log *slog.Logger) (*service.Service, error) {
+// newService builds the policies of a file and returns the service that answers for them, as config says.
+func newService(file *policy.File, env policy.Env, config service.Config) (*service.Service, error) {
 	policies, err := file.Build(env)
 	if err != nil {
 		return nil, wrong("%w", err)
 	}
-	svc, err := service.New(service.Config{Policies: policies, FailMode: mode, Logger: log})
+	config.Policies = policies
+	svc, err := service.New(config)
 	if err != nil {
 		for _, p := range policies {
 			err = errors.Join(err, p.Close())
 		}
-		return nil, wrong("%w", err)
+		return nil, reword(err, map[string]string{"leaseTTL": "--lease-ttl"})
 	}
 	return svc, nil
 }
