@@ -24,6 +24,8 @@ var areas = []area{
 	{"redis", "many processes on one Redis: checks against a peer, a floor and memory", redisRows},
 	{"lease", "leasing: a unit handed out against a check, batches against round trips", leaseRows},
 	{"budget", "token budgets: debits, reservations and grants against checks and round trips", budgetRows},
+	{"concurrency", "slots: permits against locks, peers and checks; Admit and Release against an echo; held leases", concurrencyRows},
+	{"monitor", "watching: checks and calls with a hub against without one, slow readers, the hub's memory", monitorRows},
 	{"postgres", "many processes on one PostgreSQL: checks against a bare upsert", postgresRows},
 }
 

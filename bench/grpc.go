@@ -20,6 +20,7 @@ import (
 	"github.com/throttlekit/throttlekit-go/bench/internal/report"
 	"github.com/throttlekit/throttlekit-go/client"
 	"github.com/throttlekit/throttlekit-go/server"
+	"github.com/throttlekit/throttlekit-go/server/monitor"
 	"github.com/throttlekit/throttlekit-go/service"
 	"github.com/throttlekit/throttlekit-go/service/policy"
 )
@@ -89,19 +90,28 @@ type running struct {
 func startOurs(store throttlekit.Store) (running, error) { return startPolicies(policyFile, store) }
 
 func startPolicies(text string, store throttlekit.Store) (running, error) {
+	svc, err := newService(text, policy.Env{Store: store}, service.Config{})
+	if err != nil {
+		return running{}, err
+	}
+	return startService(svc, nil)
+}
+
+// newService answers for the policies of a file, as config says.
+func newService(text string, env policy.Env, config service.Config) (*service.Service, error) {
 	file, err := policy.Parse("bench.yaml", []byte(text))
 	if err != nil {
-		return running{}, err
+		return nil, err
 	}
-	policies, err := file.Build(policy.Env{Store: store})
-	if err != nil {
-		return running{}, err
+	if config.Policies, err = file.Build(env); err != nil {
+		return nil, err
 	}
-	svc, err := service.New(service.Config{Policies: policies})
-	if err != nil {
-		return running{}, err
-	}
-	srv, err := server.New(svc, server.Config{GRPCAddr: "127.0.0.1:0", HTTPAddr: server.Off})
+	return service.New(config)
+}
+
+// startService serves what svc answers, and closes it in the end. A hub, if there is one, is shown.
+func startService(svc *service.Service, hub *monitor.Hub) (running, error) {
+	srv, err := server.New(svc, server.Config{GRPCAddr: "127.0.0.1:0", HTTPAddr: server.Off, Monitor: hub})
 	if err != nil {
 		return running{}, errors.Join(err, svc.Close())
 	}
@@ -207,8 +217,11 @@ func (l *load) run(ops int) error {
 	return errors.Join(errs...)
 }
 
+// callerKey is the key that a caller asks for.
+func callerKey(i int) string { return fmt.Sprintf("user:%07d", i) }
+
 func (l *load) caller(i int, taken *atomic.Int64, ops int64) error {
-	ctx, key := context.Background(), fmt.Sprintf("user:%07d", i)
+	ctx, key := context.Background(), callerKey(i)
 	for taken.Add(1) <= ops {
 		began := time.Now()
 		allowed, err := l.call(ctx, key)

@@ -21,6 +21,9 @@ type Contestant struct {
 	// Ready, if not nil, is called once between the trial runs, which find out how fast the contestant is, and the first
 	// slice that counts.
 	Ready func()
+	// Counts, if not nil, is what counts of the slice that Run has just been through, in nanoseconds, such as a percentile of
+	// its operations, in place of the mean time of one.
+	Counts func() float64
 	// Close, if not nil, is called when the race is over.
 	Close func()
 }
@@ -44,7 +47,7 @@ type Result struct {
 
 // round holds one slice of each contestant.
 type round struct {
-	perOp   []float64 // by contestant, in nanoseconds
+	perOp   []float64 // by contestant, in nanoseconds, or what counts in its place
 	stalled float64   // the share of the round that threads waited for a CPU
 }
 
@@ -80,16 +83,18 @@ func Race(s Schedule, contestants ...Contestant) *Result {
 
 func (r *Result) round(contestants []Contestant, ops []int) round {
 	one := round{perOp: make([]float64, len(contestants))}
-	before, began := stalled(), time.Now()
+	before, began := Stalled(), time.Now()
 	for i, c := range contestants {
 		if r.errs[i] != nil {
 			continue
 		}
 		var took time.Duration
 		took, r.errs[i] = timed(c, ops[i])
-		one.perOp[i] = float64(took) / float64(ops[i])
+		if one.perOp[i] = float64(took) / float64(ops[i]); c.Counts != nil {
+			one.perOp[i] = c.Counts()
+		}
 	}
-	one.stalled = float64(stalled()-before) / float64(time.Since(began))
+	one.stalled = float64(Stalled()-before) / float64(time.Since(began))
 	return one
 }
 
@@ -160,7 +165,8 @@ func (r *Result) Err(i int) error {
 	return fmt.Errorf("%s: %w", r.names[i], r.errs[i])
 }
 
-// PerOp is how many nanoseconds an operation of contestant i takes. It holds for this run on this machine only.
+// PerOp is how many nanoseconds an operation of contestant i takes, or what counts in their place. It holds for this run on
+// this machine only.
 func (r *Result) PerOp(i int) (Figure, error) {
 	return r.figure(func(one round) float64 { return one.perOp[i] }, i)
 }

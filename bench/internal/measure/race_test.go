@@ -40,6 +40,17 @@ func TestRaceTellsFastFromSlow(t *testing.T) {
 	}
 }
 
+func TestRaceTakesWhatCounts(t *testing.T) {
+	t.Parallel()
+	five, two := spin("five", 100), spin("two", 100)
+	five.Counts = func() float64 { return 5 }
+	two.Counts = func() float64 { return 2 }
+	f, err := Race(short, five, two).Ratio(0, 1)
+	if err != nil || f.Median != 2.5 || f.Low != 2.5 || f.High != 2.5 {
+		t.Errorf("%+v, %v; want 2.5", f, err)
+	}
+}
+
 func TestRaceGoesOnWithoutThoseThatFail(t *testing.T) {
 	t.Parallel()
 	errTired := errors.New("tired")

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// stalled is how long the threads of this process have waited, ready to run, for a CPU that something else was using.
+// Stalled is how long the threads of this process have waited, ready to run, for a CPU that something else was using.
 // Linux counts that; elsewhere it is 0, as on a machine with nothing else to do.
-func stalled() (total time.Duration) {
+func Stalled() (total time.Duration) {
 	const tasks = "/proc/self/task"
 	dir, err := os.Open(tasks)
 	if err != nil {

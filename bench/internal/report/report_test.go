@@ -26,6 +26,8 @@ func TestTargets(t *testing.T) {
 		{"none", row, "", "-"},
 		{"at most, met to the hair", row.AtMost(1.25), "<= 1.25", "yes"},
 		{"at most, missed", row.AtMost(1.2), "<= 1.2", "NO"},
+		{"below, met", row.Below(1.3), "< 1.3", "yes"},
+		{"below, missed by a hair", row.Below(1.25), "< 1.25", "NO"},
 		{"at least, met to the hair", row.AtLeast(1.25), ">= 1.25", "yes"},
 		{"at least, missed", row.AtLeast(1.5), ">= 1.5", "NO"},
 		{"nothing measured", failed.AtMost(1), "<= 1", "failed"},

@@ -50,6 +50,11 @@ func (r Row) AtLeast(bound float64) Row {
 	return r.aim(">=", bound, func(v float64) bool { return v >= bound })
 }
 
+// Below sets a target that only smaller values meet.
+func (r Row) Below(bound float64) Row {
+	return r.aim("<", bound, func(v float64) bool { return v < bound })
+}
+
 func (r Row) aim(comparison string, bound float64, meets func(float64) bool) Row {
 	r.Target = fmt.Sprintf("%s %v", comparison, bound)
 	if r.Value != nil {
