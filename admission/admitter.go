@@ -224,8 +224,15 @@ func (a *Admitter) seat(p *concurrency.Permit) throttlekit.Decision {
 	}
 	// A slot comes free when a request ends: the latest took this long, rounded.
 	d.RetryAfterMillis = max(1, int64((a.guard.Stats().Last+time.Millisecond/2)/time.Millisecond))
+	if p.Limit == 0 {
+		d.RetryAfterMillis = noShareRetryMillis
+	}
 	return d
 }
+
+// noShareRetryMillis is when to try again at a guard that admits nobody: it has no share of its fleet's
+// ceiling until a heartbeat brings one, which usually come every second.
+const noShareRetryMillis = 1000
 
 // decide asks what stands behind the guard: the price, then rate and cost.
 func (a *Admitter) decide(ctx context.Context, r *Request, standIn StandIn, adm *Admission) error {

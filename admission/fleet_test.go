@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -46,6 +47,22 @@ func TestFleet(t *testing.T) {
 		}
 	}
 	want := throttlekit.Decision{Limit: 2, ResetAtMillis: start, RetryAfterMillis: 37}
+	if adm := admit(t, a, Request{Key: "k"}); adm.Decision != want || adm.Binding != Concurrency {
+		t.Errorf("%+v", adm)
+	}
+}
+
+// none is a guard that admits nobody, such as one that has no share of its fleet's ceiling.
+type none struct{}
+
+func (none) Acquire(context.Context) (concurrency.Permit, error) { return concurrency.Permit{}, nil }
+func (none) Stats() concurrency.Stats                            { return concurrency.Stats{} }
+
+// TestNoShare: without a share it takes a heartbeat, and not a millisecond, until there may be one.
+func TestNoShare(t *testing.T) {
+	t.Parallel()
+	a := newAdmitter(t, Config{Guard: none{}, Clock: throttlekit.NewManualClock(start)})
+	want := throttlekit.Decision{ResetAtMillis: start, RetryAfterMillis: 1000}
 	if adm := admit(t, a, Request{Key: "k"}); adm.Decision != want || adm.Binding != Concurrency {
 		t.Errorf("%+v", adm)
 	}
