@@ -38,13 +38,14 @@ type Config struct {
 	HTTPAddr string
 	// TLS protects both doors. Without it they speak plaintext.
 	TLS TLS
-	// FleetSecret is what callers of Fleet.Reserve must present. Without it only callers on this machine are served, those
-	// of a reverse proxy here included. It is printable ASCII text without spaces around it.
+	// FleetSecret is what callers of Fleet.Reserve must present. Without it only callers on this machine are served, and
+	// over HTTP none that a proxy hands on. It is printable ASCII text without spaces around it.
 	FleetSecret string
 	// Monitor adds the door Monitor, over which people watch what this hub sees. Nil leaves it out.
 	Monitor *monitor.Hub
-	// MonitorSecret is what callers of Monitor must present. With nil only callers on this machine are served, those of a
-	// reverse proxy here included. It is text as FleetSecret is. An empty one is one that nobody can present, and so locks the door.
+	// MonitorSecret is what callers of Monitor must present. With nil only callers on this machine are served, and
+	// over HTTP none that a proxy hands on or the page of another site sends. It is text as FleetSecret is. An empty one is
+	// one that nobody can present, and so locks the door.
 	MonitorSecret *string
 	// Metrics are served at /metrics of the HTTP door: to everybody who reaches it, or if they have keys in them, to whom Monitor
 	// would be. Nil leaves them out.
@@ -58,7 +59,8 @@ type Config struct {
 	// Ready says whether the store answers, for /readyz of the HTTP door; [monitor.WatchedStore.Ready] does. It is given 2 s. Nil
 	// means that there is none that could fail.
 	Ready func(ctx context.Context) error
-	// FailMode is what the service answers while the store does not, for /readyz. Defaults to [service.FailOpen].
+	// FailMode is what the service answers while the store does not, for /readyz: closed if no policy admits then. Defaults to
+	// [service.FailOpen].
 	FailMode service.FailMode
 	// AllowInsecure permits plaintext on addresses other than loopback: whoever is on the path reads and changes keys and
 	// decisions. The server logs a warning for each such door.

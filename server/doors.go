@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -26,6 +27,8 @@ type doors struct {
 
 	dashboard *dashboard.Dashboard // nil for none
 	handler   http.Handler         // of the HTTP door
+	host      string               // that the HTTP door is bound to
+	calls     atomic.Int64         // that run over gRPC, without those that watch
 
 	metrics    *monitor.Metrics // nil for none
 	metricsMux http.Handler     // of a port of their own
@@ -49,9 +52,9 @@ func newDoors(svc Service, c settled) (*doors, error) {
 	d.health = newHealth(services...)
 	d.monitor = newMonitorDoor(c.Monitor, c.MonitorSecret, d.health.draining)
 	var err error
+	d.host, _, _ = net.SplitHostPort(c.HTTPAddr)
 	if c.Dashboard && c.Monitor != nil {
-		host, _, _ := net.SplitHostPort(c.HTTPAddr)
-		config := dashboard.Config{Source: c.Monitor, Secret: c.MonitorSecret, Host: host, Logger: c.Logger}
+		config := dashboard.Config{Source: c.Monitor, Secret: c.MonitorSecret, Host: d.host, Logger: c.Logger}
 		if d.dashboard, err = dashboard.New(config); err != nil {
 			return nil, err
 		}
@@ -73,6 +76,18 @@ func (d *doors) warn() {
 	if d.monitor != nil && d.monitor.secret == nil {
 		d.log.Warn("the monitor is served beyond loopback without a monitor secret, so only callers on this machine can watch")
 	}
+}
+
+// meant reports why a request for a method is not one of this machine, where only those are served.
+func (d *doors) meant(pattern string, r *http.Request) error {
+	of := func(service string) bool { return strings.HasPrefix(pattern, "/"+service+"/") }
+	switch {
+	case d.fleet != nil && of(throttlekitv1.Fleet_ServiceDesc.ServiceName):
+		return d.fleet.meant(r, d.host)
+	case d.monitor != nil && of(throttlekitv1.Monitor_ServiceDesc.ServiceName):
+		return d.monitor.meant(r, d.host)
+	}
+	return nil
 }
 
 // admitConnect decides whether a caller of a method may ask, by Connect's protocol.
@@ -135,7 +150,7 @@ func (d *doors) metricsHandler() (http.Handler, error) {
 		return handler, err
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := d.keeper.admitHTTP(r); err != nil {
+		if err := d.keeper.admitHTTP(r, d.host); err != nil {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			writeError(w, http.StatusUnauthorized, connect.CodeUnauthenticated, readable(err.Error()))
 			return

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,7 +33,7 @@ const (
 
 // newGRPC assembles the gRPC door. A watcher may be nil.
 func newGRPC(d *doors, tlsConfig *tls.Config, watcher stats.Handler) *grpc.Server {
-	g := &grpcDoor{log: d.log}
+	g := &grpcDoor{log: d.log, calls: &d.calls}
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newGRPCCodec()),
 		grpc.StreamInterceptor(g.guardStream),
@@ -65,7 +66,10 @@ func newGRPC(d *doors, tlsConfig *tls.Config, watcher stats.Handler) *grpc.Serve
 }
 
 // grpcDoor is what stands between grpc-go and the generated handlers.
-type grpcDoor struct{ log *slog.Logger }
+type grpcDoor struct {
+	log   *slog.Logger
+	calls *atomic.Int64 // that run, without streams
+}
 
 // guarded is desc with every method behind guard, for whom admit lets in. An interceptor could not do the same: it
 // runs only after the request was decoded, and grpc-go spends allocations on one that are not needed here.
@@ -86,6 +90,8 @@ func (g *grpcDoor) guarded(desc *grpc.ServiceDesc, admit func(context.Context) e
 // guard maps the errors of one method, and those of decoding its request, which it does for whom admit lets in.
 func (g *grpcDoor) guard(method string, admit func(context.Context) error, handle grpc.MethodHandler) grpc.MethodHandler {
 	return func(srv any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (reply any, err error) {
+		g.calls.Add(1)
+		defer g.calls.Add(-1)
 		defer g.recover(ctx, method, &err)
 		if err := admit(ctx); err != nil {
 			return nil, explain(ctx, err).grpc()

@@ -45,7 +45,7 @@ func newHTTPHandler(d *doors) (http.Handler, error) {
 	jsonCodec.MarshalOptions.EmitDefaultValues = true
 
 	mux := http.NewServeMux()
-	connecthttp.Mount(procedures{mux}, server,
+	connecthttp.Mount(procedures{mux, d}, server,
 		connecthttp.WithCodecs(connectCodec{connectproto.NewBinaryCodec()}, jsonCodec),
 		connecthttp.WithReadMaxBytes(maxMessage),
 		connecthttp.WithCompressMinBytes(1024), // below it, compressing costs more than it saves
@@ -80,7 +80,10 @@ func newHTTPHandler(d *doors) (http.Handler, error) {
 }
 
 // procedures hands Connect's handlers to a mux, but not its catch-all for unknown methods, which answers in plain text.
-type procedures struct{ mux *http.ServeMux }
+type procedures struct {
+	mux   *http.ServeMux
+	doors *doors
+}
 
 // Handle implements [connecthttp.ServeMux].
 func (p procedures) Handle(pattern string, handler http.Handler) {
@@ -96,41 +99,82 @@ func (p procedures) Handle(pattern string, handler http.Handler) {
 				"the Content-Type must be application/json or application/proto")
 			return
 		}
+		if err := p.doors.meant(pattern, r); err != nil {
+			writeError(w, http.StatusUnauthorized, connect.CodeUnauthenticated, readable(err.Error()))
+			return
+		}
 		if pattern == throttlekitv1connect.MonitorWatchProcedure {
-			w = newLastingWriter(w)
+			l := &lastingWriter{ResponseWriter: w, control: http.NewResponseController(w), draining: p.doors.health.draining}
+			w, r = l, r.WithContext(context.WithValue(r.Context(), lasting{}, l))
 		}
 		handler.ServeHTTP(w, r)
 	})
 }
 
-// lastingWriter answers for longer than other exchanges may last. It bounds each piece of the answer instead.
+// lastingWriter answers for longer than other exchanges may last, once it was told to. It bounds each piece of the answer then, and
+// gives a reader hardly any time when the server drains.
 type lastingWriter struct {
 	http.ResponseWriter
 
-	control *http.ResponseController
+	control  *http.ResponseController
+	draining <-chan struct{}
+	lasts    bool
 }
 
-// pieceTimeout is how long a reader may keep a piece of a lasting answer waiting.
-const pieceTimeout = 30 * time.Second
+// lasting is the key of a request's lastingWriter in its context.
+type lasting struct{}
 
-func newLastingWriter(w http.ResponseWriter) *lastingWriter {
-	l := &lastingWriter{w, http.NewResponseController(w)}
+// How long a reader may keep a piece of a lasting answer waiting.
+const (
+	pieceTimeout = 30 * time.Second
+	lastPiece    = 500 * time.Millisecond // once the server drains
+)
+
+// last lifts the deadlines of the exchange in ctx, whose caller was let in and whose request was read.
+func last(ctx context.Context) {
+	l, ok := ctx.Value(lasting{}).(*lastingWriter)
+	if !ok {
+		return
+	}
+	l.lasts = true
 	_ = l.control.SetReadDeadline(time.Time{}) // without deadlines, as in a test, there are none to lift
 	_ = l.control.SetWriteDeadline(time.Time{})
-	return l
+	go func() {
+		select {
+		case <-l.draining:
+			_ = l.control.SetWriteDeadline(time.Now().Add(lastPiece)) // a write that a reader holds up ends
+		case <-ctx.Done():
+		}
+	}()
+}
+
+// bound gives the reader time for a piece.
+func (l *lastingWriter) bound() {
+	if !l.lasts {
+		return
+	}
+	patience := pieceTimeout
+	select {
+	case <-l.draining:
+		patience = lastPiece
+	default:
+	}
+	_ = l.control.SetWriteDeadline(time.Now().Add(patience))
 }
 
 // Write implements [http.ResponseWriter].
 func (l *lastingWriter) Write(p []byte) (int, error) {
-	_ = l.control.SetWriteDeadline(time.Now().Add(pieceTimeout))
+	l.bound()
 	return l.ResponseWriter.Write(p)
 }
 
 // Flush implements [http.Flusher]. What comes next may take its time.
 func (l *lastingWriter) Flush() {
-	_ = l.control.SetWriteDeadline(time.Now().Add(pieceTimeout))
+	l.bound()
 	_ = l.control.Flush() // the next write fails, too, and tells
-	_ = l.control.SetWriteDeadline(time.Time{})
+	if l.lasts {
+		_ = l.control.SetWriteDeadline(time.Time{})
+	}
 }
 
 // Unwrap is for [http.ResponseController].

@@ -89,7 +89,10 @@ type monitorConnect struct{ *monitorDoor }
 func (m monitorConnect) Watch(
 	ctx context.Context, req *throttlekitv1.WatchRequest, stream throttlekitv1connect.MonitorWatchServerStream,
 ) error {
-	return m.watch(ctx, req.GetPolicy(), stream.SendHeaders, stream.Send)
+	return m.watch(ctx, req.GetPolicy(), func() error {
+		last(ctx)
+		return stream.SendHeaders()
+	}, stream.Send)
 }
 
 // snapshotOf is a snapshot on the wire.

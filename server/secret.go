@@ -13,6 +13,8 @@ import (
 	"connectrpc.com/connect/v2"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+
+	"github.com/throttlekit/throttlekit-go/server/internal/origin"
 )
 
 // errUnauthenticated marks a caller who may not ask.
@@ -82,6 +84,16 @@ func (k *keeper) admitGRPC(ctx context.Context) error {
 	}, addr)
 }
 
+// meant reports why a request over HTTP is not one of this machine, although it comes from here. With a secret it may come from
+// anywhere.
+func (k *keeper) meant(r *http.Request, bound string) error {
+	if k.secret != nil || origin.Meant(r, bound) {
+		return nil
+	}
+	return fmt.Errorf("%w: this server has no %s secret, so it serves callers on its own machine only, and neither proxies nor pages"+
+		" of other sites", errUnauthenticated, k.door)
+}
+
 // admitConnect is admit for a call by Connect's protocol.
 func (k *keeper) admitConnect(ctx context.Context) error {
 	info, ok := connect.CallInfoForServerContext(ctx)
@@ -92,4 +104,6 @@ func (k *keeper) admitConnect(ctx context.Context) error {
 }
 
 // admitHTTP is admit for any other request.
-func (k *keeper) admitHTTP(r *http.Request) error { return k.admit(r.Header.Get, r.RemoteAddr) }
+func (k *keeper) admitHTTP(r *http.Request, bound string) error {
+	return errors.Join(k.admit(r.Header.Get, r.RemoteAddr), k.meant(r, bound))
+}

@@ -36,6 +36,7 @@ type Server struct {
 
 	grpc         *grpc.Server
 	grpcListener *listener
+	calls        *atomic.Int64 // that run over gRPC, without those that watch
 
 	web       []*webDoor // that of HTTP, unless it is off, and that of metrics, if it has a port of its own
 	dashboard *dashboard.Dashboard
@@ -86,7 +87,7 @@ func New(svc Service, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{log: c.Logger, drainTimeout: c.DrainTimeout, health: d.health, dashboard: d.dashboard}
+	s := &Server{log: c.Logger, drainTimeout: c.DrainTimeout, health: d.health, dashboard: d.dashboard, calls: &d.calls}
 	if s.grpcListener, err = listen(c.GRPCAddr, "--port"); err != nil {
 		return nil, err
 	}
@@ -234,10 +235,8 @@ func (s *Server) drainGRPC(ctx context.Context) error {
 		defer close(drained)
 		s.grpc.GracefulStop()
 	}()
-	select {
-	case <-drained:
+	if s.onlyWatched(ctx, drained) {
 		return nil
-	case <-ctx.Done():
 	}
 	s.grpcListener.abort() // Stop alone would wait for handshakes that hang
 	s.grpc.Stop()
@@ -246,6 +245,33 @@ func (s *Server) drainGRPC(ctx context.Context) error {
 	case <-time.After(lastGrace): // a handler ignores its context; waiting longer would only hide that
 	}
 	return fmt.Errorf("gRPC: %w", ErrDrainTimeout)
+}
+
+// watchGrace is how long those who watch may take to hear that it is over, once nobody else is served.
+const watchGrace = time.Second
+
+// onlyWatched waits for the gRPC door to drain. It ends it, and reports that nothing else was cut off, when only those are left who watch
+// and do not read: nothing else ends them.
+func (s *Server) onlyWatched(ctx context.Context, drained <-chan struct{}) bool {
+	const look = 50 * time.Millisecond
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for idle := time.Duration(0); idle < watchGrace; {
+		select {
+		case <-drained:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+		if idle += look; s.calls.Load() > 0 {
+			idle = 0
+		}
+	}
+	s.grpcListener.abort()
+	s.grpc.Stop()
+	<-drained
+	return true
 }
 
 // Close gives the ports back and cuts off whatever runs. A server that has served needs no Close; it is for one that was

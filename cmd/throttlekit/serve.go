@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"log/slog"
@@ -159,6 +160,7 @@ func (s *serving) run(cmd *cobra.Command) error {
 	signalled, release := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer release()
 	config := s.doors(quiet)
+	config.FailMode = s.ready(svc.Policies())
 	if err := s.monitoring.show(watch, &config); err != nil {
 		return s.explain(err)
 	}
@@ -215,6 +217,16 @@ func (s *serving) logger(w io.Writer, least slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
+// ready is the fail mode by which the server is ready while its store is away: open if any policy admits then.
+func (s *serving) ready(policies []service.Info) service.FailMode {
+	for _, p := range policies {
+		if cmp.Or(p.FailMode, service.FailMode(s.fail.value)) == service.FailOpen {
+			return service.FailOpen
+		}
+	}
+	return service.FailClosed
+}
+
 // doors is the configuration of the server.
 func (s *serving) doors(log *slog.Logger) server.Config {
 	config := server.Config{
@@ -223,7 +235,6 @@ func (s *serving) doors(log *slog.Logger) server.Config {
 		TLS:           s.tls,
 		AllowInsecure: s.allowInsecure,
 		FleetSecret:   string(s.fleet.secret),
-		FailMode:      service.FailMode(s.fail.value),
 		DrainTimeout:  time.Duration(s.shutdownTimeout),
 		Logger:        log,
 	}

@@ -8,11 +8,11 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/server/internal/origin"
 )
 
 const (
@@ -37,20 +37,7 @@ func newAttempts(clock throttlekit.Clock) (*throttlekit.Limiter, error) {
 
 // local reports whether a request comes from this machine, and was meant for it.
 func (d *Dashboard) local(r *http.Request) bool {
-	if !peerOf(r).IsLoopback() {
-		return false
-	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
-		if r.Header.Get(name) != "" { // a proxy here speaks for somebody elsewhere
-			return false
-		}
-	}
-	host := hostOf(r)
-	if strings.EqualFold(host, "localhost") || (d.config.Host != "" && strings.EqualFold(host, d.config.Host)) {
-		return true
-	}
-	_, err := netip.ParseAddr(host)
-	return err == nil
+	return peerOf(r).IsLoopback() && origin.Meant(r, d.config.Host)
 }
 
 // peerOf is the address of the caller, or invalid.
@@ -60,15 +47,6 @@ func peerOf(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	return ap.Addr().Unmap().WithZone("")
-}
-
-// hostOf is the host that the caller thinks this is, without port and brackets.
-func hostOf(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.Host)
-	if err != nil {
-		host = r.Host
-	}
-	return strings.Trim(host, "[]")
 }
 
 // guarded lets pass who has logged in, from the page itself. Another site could not read the answer, but could hold streams open.
@@ -127,7 +105,7 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 	if err != nil || !decision.Allowed {
 		seconds := max(1, (decision.RetryAfterMillis+999)/1000)
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
-		d.log.WarnContext(r.Context(), "dashboard: too many attempts to log in", "peer", peer.String())
+		d.complain(r, "dashboard: too many attempts to log in", peer)
 		d.ask(w, r, http.StatusTooManyRequests, "Too many attempts. Wait "+strconv.FormatInt(seconds, 10)+" s and try again.")
 		return
 	}
@@ -138,7 +116,7 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 	}
 	digest := sha256.Sum256([]byte(r.PostForm.Get("secret"))) // what stands in the URL is not looked at
 	if subtle.ConstantTimeCompare(digest[:], d.secret[:]) != 1 || d.lockedForGood() {
-		d.log.WarnContext(r.Context(), "dashboard: wrong secret", "peer", peer.String())
+		d.complain(r, "dashboard: wrong secret", peer)
 		d.ask(w, r, http.StatusUnauthorized, "That is not the secret.")
 		return
 	}
@@ -148,6 +126,19 @@ func (d *Dashboard) login(w http.ResponseWriter, r *http.Request) {
 	}
 	http.SetCookie(w, sessionCookie(r, d.sessions.open(), sessionLife))
 	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+// complainEvery is how often logins that failed are logged at most: whoever sends them must not fill the log.
+const complainEvery = time.Second
+
+// complain logs a login that failed, or counts it until the next one is logged.
+func (d *Dashboard) complain(r *http.Request, what string, peer netip.Addr) {
+	now, next := time.Now().UnixNano(), d.complained.Load()
+	if now < next || !d.complained.CompareAndSwap(next, now+int64(complainEvery)) {
+		d.unheard.Add(1)
+		return
+	}
+	d.log.WarnContext(r.Context(), what, "peer", peer.String(), "suppressed", d.unheard.Swap(0))
 }
 
 // lockedForGood reports whether the secret is empty, so that nobody can have it.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/throttlekit/throttlekit-go"
@@ -71,6 +72,8 @@ type Dashboard struct {
 	secret   *[sha256.Size]byte // digest of the secret; nil means none
 	attempts *throttlekit.Limiter
 	sessions sessions
+
+	complained, unheard atomic.Int64 // when the next failed login is logged, in nanoseconds; those not logged since
 
 	streams chan struct{} // holds a token for each open stream
 	closing sync.Once

@@ -49,6 +49,9 @@ func (g *gathered) hand(dropped int64) denials {
 	return d
 }
 
+// goodbye is how long a page may take to read the end of its stream.
+const goodbye = 500 * time.Millisecond
+
 // events streams to one page until it goes away, its session ends or the dashboard is closed.
 func (d *Dashboard) events(w http.ResponseWriter, r *http.Request) {
 	select {
@@ -72,6 +75,15 @@ func (d *Dashboard) events(w http.ResponseWriter, r *http.Request) {
 	defer subscription.Close()
 
 	s := stream{w: w, control: http.NewResponseController(w)}
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() { // a page that does not read must not hold the shutdown
+		select {
+		case <-d.closed:
+			_ = s.control.SetWriteDeadline(time.Now().Add(goodbye))
+		case <-ended:
+		}
+	}()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy that gathers would hold events back
 	if s.begin(d, r) == nil {

@@ -17,7 +17,7 @@ import (
 // DefaultWindow is how long counters run before they start from 0 again.
 const DefaultWindow = time.Minute
 
-// maxPolicies bounds the policies that a hub learns of from their decisions alone. Those of its source are not counted.
+// maxPolicies bounds the policies of a hub when it learns of one from its decisions alone, as no source has told it.
 const maxPolicies = 10_000
 
 // Config says who watches what. The zero value is fine.
@@ -64,6 +64,9 @@ type Hub struct {
 
 	mu       sync.Mutex // serializes additions to policies
 	policies atomic.Pointer[directory]
+	ahead    map[string]*policy // of ForPolicy, which become known together: at Attach, or when somebody looks for one
+
+	shares shares
 
 	denials ring[denial]
 	fences  ring[Fence]
@@ -111,6 +114,7 @@ func (h *Hub) Attach(source Source) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.publish()
 	known, next := h.policies.Load().byName, make(map[string]*policy)
 	for _, info := range source.Policies() {
 		if next[info.Name] = known[info.Name]; next[info.Name] == nil {
@@ -141,10 +145,31 @@ func (h *Hub) decided(p *policy, e *service.Event) {
 
 // ForPolicy is the hub for the decisions of one policy only, which spares it finding out whose each of them is.
 func (h *Hub) ForPolicy(info service.Info) service.Tap {
-	if p := h.known(info); p != nil {
-		return &policyTap{hub: h, policy: p}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.policies.Load().byName[info.Name]
+	if p == nil {
+		p = h.ahead[info.Name]
 	}
-	return h
+	if p == nil {
+		p = newPolicy(info)
+		if h.ahead == nil {
+			h.ahead = make(map[string]*policy)
+		}
+		h.ahead[info.Name] = p
+	}
+	return &policyTap{hub: h, policy: p}
+}
+
+// publish makes policies known that ForPolicy has made. It is called under the lock.
+func (h *Hub) publish() {
+	if len(h.ahead) == 0 {
+		return
+	}
+	next := maps.Clone(h.policies.Load().byName)
+	maps.Copy(next, h.ahead)
+	h.ahead = nil
+	h.policies.Store(newDirectory(next))
 }
 
 // policyTap is a hub that knows the policy beforehand.
@@ -207,6 +232,7 @@ func (h *Hub) known(info service.Info) *policy {
 func (h *Hub) learn(info service.Info) *policy {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.publish()
 	known := h.policies.Load().byName
 	if p := known[info.Name]; p != nil || len(known) >= maxPolicies {
 		return p
@@ -216,6 +242,37 @@ func (h *Hub) learn(info service.Info) *policy {
 	next[info.Name] = p
 	h.policies.Store(newDirectory(next))
 	return p
+}
+
+// shares are the latest that were read. To read those of many tenants keeps their requests waiting, so it is not done
+// more often than once in keepShares, however many look.
+type shares struct {
+	mu     sync.Mutex
+	at     time.Time
+	latest []service.ShareState
+}
+
+const (
+	keepShares  = time.Second
+	manyTenants = 1000
+)
+
+func (s *shares) of(source Source) []service.ShareState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.latest != nil && time.Since(s.at) < keepShares {
+		return s.latest
+	}
+	s.latest = nil
+	now := source.Shares()
+	tenants := 0
+	for i := range now {
+		tenants += len(now[i].Stats.Tenants)
+	}
+	if tenants > manyTenants {
+		s.at, s.latest = time.Now(), now
+	}
+	return now
 }
 
 // directory finds policies by name. It never changes.
@@ -265,6 +322,9 @@ type described struct {
 
 // all are the policies in the order of the source, or by name for want of one.
 func (h *Hub) all() []described {
+	h.mu.Lock()
+	h.publish()
+	h.mu.Unlock()
 	known := h.policies.Load().byName
 	list := make([]described, 0, len(known))
 	if source := h.source.Load(); source != nil {

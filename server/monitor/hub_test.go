@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/throttlekit/throttlekit-go"
+	"github.com/throttlekit/throttlekit-go/fair"
 	"github.com/throttlekit/throttlekit-go/service"
 )
 
@@ -518,9 +519,46 @@ func TestPoliciesAreBounded(t *testing.T) {
 	if got := len(h.policies.Load().byName); got != maxPolicies {
 		t.Errorf("%d policies", got)
 	}
-	if tap := h.ForPolicy(service.Info{Name: "r"}); tap != service.Tap(h) {
-		t.Errorf("got %T", tap)
+	// Those of a service are as many as it has, and become known together.
+	tap := h.ForPolicy(service.Info{Name: "r"})
+	if again := h.ForPolicy(service.Info{Name: "r"}); again.(*policyTap).policy != tap.(*policyTap).policy {
+		t.Error("a policy is known twice")
 	}
+	tap.Decided(c.event("k", true))
+	h.all()
+	if got := h.policies.Load().byName; len(got) != maxPolicies+1 || got["r"].total().allowed != 1 {
+		t.Errorf("%d policies", len(got))
+	}
+}
+
+// The shares of many tenants are read once in a while, however many look.
+func TestSharesOfManyAreKept(t *testing.T) {
+	t.Parallel()
+	for tenants, want := range map[int]int{manyTenants: 3, manyTenants + 1: 1} {
+		source := &sharing{states: []service.ShareState{{Stats: fair.Stats{Tenants: make([]fair.Tenant, tenants)}}}}
+		var s shares
+		for range 3 {
+			if got := s.of(source); len(got) != 1 || len(got[0].Stats.Tenants) != tenants {
+				t.Errorf("got %d", len(got))
+			}
+		}
+		if source.reads != want {
+			t.Errorf("%d tenants were read %d times, want %d", tenants, source.reads, want)
+		}
+	}
+}
+
+// sharing is a source that counts how often its shares are read.
+type sharing struct {
+	Source
+
+	states []service.ShareState
+	reads  int
+}
+
+func (s *sharing) Shares() []service.ShareState {
+	s.reads++
+	return s.states
 }
 
 // A tap of one policy takes checks by their parts, to the same effect.

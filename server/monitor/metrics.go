@@ -171,7 +171,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 			guarded[g.Policy] = true
 			c.guard(g)
 		}
-		shares := (*source).Shares()
+		shares := h.shares.of(*source)
 		for i := range shares {
 			s, name := &shares[i], label(shares[i].Policy)
 			c.gauge(descPool, s.Stats.Pool, name)

@@ -20,8 +20,8 @@ const (
 type KeyCount struct {
 	// Key is the key, its first 128 bytes if it is longer.
 	Key string `json:"key"`
-	// Count is how often it was counted in the window: never too low, and too high by at most the count of a key that had to
-	// make room for it.
+	// Count is how often it was counted in the window: too high by at most the count of a key that had to make room for it, and
+	// of a policy that decides more than 1,024 times in a window an estimate.
 	Count int64 `json:"count"`
 }
 
@@ -93,7 +93,7 @@ func keep(buffer []byte, key string) []byte {
 		return append(buffer, key...)
 	}
 	end := keptKey
-	for back := range utf8.UTFMax - 1 { // not through the middle of a character
+	for back := range utf8.UTFMax { // not through the middle of a character
 		if utf8.RuneStart(key[keptKey-back]) {
 			end = keptKey - back
 			break

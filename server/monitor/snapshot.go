@@ -190,7 +190,7 @@ func (h *Hub) Snapshot(ctx context.Context) Snapshot {
 		for _, g := range source.Guards() {
 			s.Guards = append(s.Guards, guardOf(g))
 		}
-		shares := source.Shares()
+		shares := h.shares.of(source)
 		for i := range shares {
 			s.Stats = append(s.Stats, shareOf(&shares[i]))
 		}

@@ -13,6 +13,8 @@ import (
 const (
 	// probeEvery is how often a store is asked at most whether it answers, and for how long an answer counts.
 	probeEvery = time.Second
+	// fairChance is how long a store must have had for an answer, lest a caller's deadline be its failure.
+	fairChance = 100 * time.Millisecond
 	// probeKey is what a probe looks at. It is never written.
 	probeKey = "throttlekit:ready"
 )
@@ -131,6 +133,8 @@ func (w *WatchedStore) done(ctx context.Context, op operation, start time.Durati
 		if w.failing.Load() {
 			w.failing.Store(false)
 		}
+	case ctx.Err() != nil && end-start < fairChance:
+		// The caller left, or gave the store no time to speak of.
 	case errors.Is(err, throttlekit.ErrStoreUnavailable) && !errors.Is(ctx.Err(), context.Canceled):
 		t.failed.Add(1)
 		w.failing.Store(true)
