@@ -69,7 +69,7 @@ func (s *Service) Admit(ctx context.Context, policy string, req AdmitRequest) (A
 		return Admitted{}, err
 	}
 	if stoodIn == "" && a.Binding != admission.Concurrency && !a.PriceDenied {
-		s.decided(ctx, h) // the store was asked
+		s.decided(ctx, h) // the store was asked, if there is one
 	}
 	answer := Admitted{Decision: a.Decision, Axis: string(a.Binding), PriceDenied: a.PriceDenied}
 	if permit := a.Permit(); permit.Allowed {

@@ -30,7 +30,7 @@ type leases struct {
 	reclaimed      int64
 }
 
-// leased is one lease: 96 bytes.
+// leased is one lease: 88 bytes.
 type leased struct {
 	id         leaseID
 	permit     concurrency.Permit
