@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect/v2/connectproto"
 
 	"github.com/throttlekit/throttlekit-go/api/throttlekit/v1/throttlekitv1connect"
+	"github.com/throttlekit/throttlekit-go/server/internal/lasting"
 )
 
 // newHTTP is a server that speaks HTTP. Its door adds TLS.
@@ -104,81 +105,26 @@ func (p procedures) Handle(pattern string, handler http.Handler) {
 			return
 		}
 		if pattern == throttlekitv1connect.MonitorWatchProcedure {
-			l := &lastingWriter{ResponseWriter: w, control: http.NewResponseController(w), draining: p.doors.health.draining}
-			w, r = l, r.WithContext(context.WithValue(r.Context(), lasting{}, l))
+			l := lasting.New(w, pieceTimeout, p.doors.health.draining)
+			defer l.Close()
+			w, r = l, r.WithContext(context.WithValue(r.Context(), answering{}, l))
 		}
 		handler.ServeHTTP(w, r)
 	})
 }
 
-// lastingWriter answers for longer than other exchanges may last, once it was told to. It bounds each piece of the answer then, and
-// gives a reader hardly any time when the server drains.
-type lastingWriter struct {
-	http.ResponseWriter
+// answering is the key of what answers a request, in its context, if the answer may last.
+type answering struct{}
 
-	control  *http.ResponseController
-	draining <-chan struct{}
-	lasts    bool
-}
+// pieceTimeout is how long a reader may keep a piece of a lasting answer waiting.
+const pieceTimeout = 30 * time.Second
 
-// lasting is the key of a request's lastingWriter in its context.
-type lasting struct{}
-
-// How long a reader may keep a piece of a lasting answer waiting.
-const (
-	pieceTimeout = 30 * time.Second
-	lastPiece    = 500 * time.Millisecond // once the server drains
-)
-
-// last lifts the deadlines of the exchange in ctx, whose caller was let in and whose request was read.
+// last makes the answer in ctx last. Its caller was let in, and its request was read.
 func last(ctx context.Context) {
-	l, ok := ctx.Value(lasting{}).(*lastingWriter)
-	if !ok {
-		return
-	}
-	l.lasts = true
-	_ = l.control.SetReadDeadline(time.Time{}) // without deadlines, as in a test, there are none to lift
-	_ = l.control.SetWriteDeadline(time.Time{})
-	go func() {
-		select {
-		case <-l.draining:
-			_ = l.control.SetWriteDeadline(time.Now().Add(lastPiece)) // a write that a reader holds up ends
-		case <-ctx.Done():
-		}
-	}()
-}
-
-// bound gives the reader time for a piece.
-func (l *lastingWriter) bound() {
-	if !l.lasts {
-		return
-	}
-	patience := pieceTimeout
-	select {
-	case <-l.draining:
-		patience = lastPiece
-	default:
-	}
-	_ = l.control.SetWriteDeadline(time.Now().Add(patience))
-}
-
-// Write implements [http.ResponseWriter].
-func (l *lastingWriter) Write(p []byte) (int, error) {
-	l.bound()
-	return l.ResponseWriter.Write(p)
-}
-
-// Flush implements [http.Flusher]. What comes next may take its time.
-func (l *lastingWriter) Flush() {
-	l.bound()
-	_ = l.control.Flush() // the next write fails, too, and tells
-	if l.lasts {
-		_ = l.control.SetWriteDeadline(time.Time{})
+	if w, ok := ctx.Value(answering{}).(*lasting.Writer); ok {
+		w.Last()
 	}
 }
-
-// Unwrap is for [http.ResponseController].
-func (l *lastingWriter) Unwrap() http.ResponseWriter { return l.ResponseWriter }
 
 // writeError answers in the form of Connect's errors.
 func writeError(w http.ResponseWriter, httpStatus int, code connect.Code, message string) {

@@ -2,11 +2,11 @@ package dashboard
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
+	"github.com/throttlekit/throttlekit-go/server/internal/lasting"
 	"github.com/throttlekit/throttlekit-go/server/monitor"
 )
 
@@ -49,9 +49,6 @@ func (g *gathered) hand(dropped int64) denials {
 	return d
 }
 
-// goodbye is how long a page may take to read the end of its stream.
-const goodbye = 500 * time.Millisecond
-
 // events streams to one page until it goes away, its session ends or the dashboard is closed.
 func (d *Dashboard) events(w http.ResponseWriter, r *http.Request) {
 	select {
@@ -74,16 +71,10 @@ func (d *Dashboard) events(w http.ResponseWriter, r *http.Request) {
 	}
 	defer subscription.Close()
 
-	s := stream{w: w, control: http.NewResponseController(w)}
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() { // a page that does not read must not hold the shutdown
-		select {
-		case <-d.closed:
-			_ = s.control.SetWriteDeadline(time.Now().Add(goodbye))
-		case <-ended:
-		}
-	}()
+	answer := lasting.New(w, writeTimeout, d.closed)
+	defer answer.Close()
+	answer.Last()
+	s := stream{answer}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // a proxy that gathers would hold events back
 	if s.begin(d, r) == nil {
@@ -98,13 +89,10 @@ func refuse(w http.ResponseWriter, why string) {
 }
 
 // stream writes events to one page.
-type stream struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-}
+type stream struct{ *lasting.Writer }
 
 // begin tells where things stand. The snapshot is made after the subscription, so that no denial falls between the two.
-func (s *stream) begin(d *Dashboard, r *http.Request) error {
+func (s stream) begin(d *Dashboard, r *http.Request) error {
 	if err := s.json("hello", struct {
 		IntervalMs int64 `json:"intervalMs"`
 		Login      bool  `json:"login"`
@@ -122,7 +110,7 @@ func (s *stream) begin(d *Dashboard, r *http.Request) error {
 	return s.json("recent", denials{Events: first.RecentDenials})
 }
 
-func (s *stream) run(d *Dashboard, r *http.Request, subscription *monitor.Subscription) error {
+func (s stream) run(d *Dashboard, r *http.Request, subscription *monitor.Subscription) error {
 	tick := time.NewTicker(d.config.Interval)
 	defer tick.Stop()
 	var waiting gathered
@@ -158,7 +146,7 @@ func (s *stream) run(d *Dashboard, r *http.Request, subscription *monitor.Subscr
 	}
 }
 
-func (s *stream) json(event string, v any) error {
+func (s stream) json(event string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -166,14 +154,10 @@ func (s *stream) json(event string, v any) error {
 	return s.send(event, data)
 }
 
-// send writes one event, in place of the server's deadline with one of its own: that is for exchanges that end. JSON has no line
-// breaks, so it is one line of data.
-func (s *stream) send(event string, data []byte) error {
-	if err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+// send writes one event. JSON has no line breaks, so it is one line of data.
+func (s stream) send(event string, data []byte) error {
+	if _, err := fmt.Fprintf(s, "event: %s\ndata: %s\n\n", event, data); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", event, data); err != nil {
-		return err
-	}
-	return s.control.Flush()
+	return s.FlushError()
 }
