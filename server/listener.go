@@ -15,6 +15,8 @@ import (
 type listener struct {
 	net.Listener
 
+	close func() error
+
 	mu     sync.Mutex
 	closed bool
 	conns  map[*conn]struct{}
@@ -24,7 +26,7 @@ type listener struct {
 func listen(addr, flag string) (*listener, error) {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
 	if err == nil {
-		return &listener{Listener: l, conns: make(map[*conn]struct{})}, nil
+		return &listener{Listener: l, close: sync.OnceValue(l.Close), conns: make(map[*conn]struct{})}, nil
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		host, port, _ := net.SplitHostPort(addr)
@@ -51,9 +53,10 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// Close stops accepting and hangs up on silent connections.
+// Close stops accepting and hangs up on silent connections. Doors close it as well as their server, at the same time or one after
+// the other, so a second call does no harm.
 func (l *listener) Close() error {
-	err := l.Listener.Close()
+	err := l.close()
 	l.hangUp(func(c *conn) bool { return !c.heard.Load() })
 	return err
 }

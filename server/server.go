@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -287,6 +286,5 @@ func (s *Server) Close() error {
 	for _, w := range s.web {
 		errs = append(errs, w.close())
 	}
-	// What was closed before, by a door or by an earlier Close, is as it should be.
-	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, net.ErrClosed) })...)
+	return errors.Join(errs...)
 }

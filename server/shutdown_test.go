@@ -295,6 +295,21 @@ func TestServeEndsWhenADoorFails(t *testing.T) {
 	awaitRefusal(t, s.GRPCAddr())
 }
 
+// A door and its server both close the listener, and whoever comes second must not report that.
+func TestListenerClosesTwice(t *testing.T) {
+	t.Parallel()
+	l, err := listen("127.0.0.1:0", "--port")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	awaitRefusal(t, l.Addr())
+}
+
 func TestClose(t *testing.T) {
 	t.Parallel()
 	t.Run("before Serve", func(t *testing.T) {
