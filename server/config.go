@@ -39,13 +39,13 @@ type Config struct {
 	// TLS protects both doors. Without it they speak plaintext.
 	TLS TLS
 	// FleetSecret is what callers of Fleet.Reserve must present. Without it only callers on this machine are served, and
-	// over HTTP none that a proxy hands on. It is printable ASCII text without spaces around it.
+	// over HTTP none that a proxy hands on, the page of another site sends, or that name a host which is neither an address nor
+	// localhost nor that of HTTPAddr. It is printable ASCII text without spaces around it.
 	FleetSecret string
 	// Monitor adds the door Monitor, over which people watch what this hub sees. Nil leaves it out.
 	Monitor *monitor.Hub
-	// MonitorSecret is what callers of Monitor must present. With nil only callers on this machine are served, and
-	// over HTTP none that a proxy hands on or the page of another site sends. It is text as FleetSecret is. An empty one is
-	// one that nobody can present, and so locks the door.
+	// MonitorSecret is what callers of Monitor must present. With nil only callers on this machine are served, as without a
+	// FleetSecret. It is text as that is. An empty one is one that nobody can present, and so locks the door.
 	MonitorSecret *string
 	// Metrics are served at /metrics of the HTTP door: to everybody who reaches it, or if they have keys in them, to whom Monitor
 	// would be. Nil leaves them out.

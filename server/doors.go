@@ -29,6 +29,7 @@ type doors struct {
 	handler   http.Handler         // of the HTTP door
 	host      string               // that the HTTP door is bound to
 	calls     atomic.Int64         // that run over gRPC, without those that watch
+	streams   atomic.Int64         // that watch over gRPC
 
 	metrics    *monitor.Metrics // nil for none
 	metricsMux http.Handler     // of a port of their own

@@ -33,7 +33,7 @@ const (
 
 // newGRPC assembles the gRPC door. A watcher may be nil.
 func newGRPC(d *doors, tlsConfig *tls.Config, watcher stats.Handler) *grpc.Server {
-	g := &grpcDoor{log: d.log, calls: &d.calls}
+	g := &grpcDoor{log: d.log, calls: &d.calls, streams: &d.streams}
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newGRPCCodec()),
 		grpc.StreamInterceptor(g.guardStream),
@@ -67,8 +67,9 @@ func newGRPC(d *doors, tlsConfig *tls.Config, watcher stats.Handler) *grpc.Serve
 
 // grpcDoor is what stands between grpc-go and the generated handlers.
 type grpcDoor struct {
-	log   *slog.Logger
-	calls *atomic.Int64 // that run, without streams
+	log     *slog.Logger
+	calls   *atomic.Int64 // that run, without streams
+	streams *atomic.Int64 // that run
 }
 
 // guarded is desc with every method behind guard, for whom admit lets in. An interceptor could not do the same: it
@@ -165,6 +166,8 @@ func undecodable(err error) error {
 
 // guardStream keeps a panic in a streaming method from ending the process.
 func (g *grpcDoor) guardStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	g.streams.Add(1)
+	defer g.streams.Add(-1)
 	defer g.recover(stream.Context(), info.FullMethod, &err)
 	return handle(srv, stream)
 }

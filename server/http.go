@@ -27,6 +27,8 @@ func newHTTP(handler http.Handler, log *slog.Logger) *http.Server {
 		ReadTimeout:  30 * time.Second,
 		WriteTimeout: 30 * time.Second,
 		IdleTimeout:  2 * time.Minute,
+		// The deadlines of an answer do not reach a connection whose reader has stopped, as all answers on it wait for one another.
+		HTTP2: &http.HTTP2Config{WriteByteTimeout: 5 * time.Second},
 	}
 }
 

@@ -229,7 +229,7 @@ func TestLeasedFetchesAhead(t *testing.T) {
 	t.Parallel()
 	svc := &counted{Service: lendingFrom(t, must(throttlekit.NewMemoryStore(throttlekit.MemoryConfig{Clock: throttlekit.NewManualClock(0)})), 1_000_000)}
 	s, _ := serve(t, svc, local())
-	l := must(connectTo(t, s.GRPCAddr().String()).Fleet().Leased("fleet", "", 100)) // low water: 25
+	l := must(connectTo(t, s.GRPCAddr().String()).Fleet().Leased("fleet", "", 100, client.WithLowWater(25)))
 	if admits(t, l, 74) != 74 || svc.reserves.Load() != 1 {
 		t.Errorf("%d requests for the first 74 units", svc.reserves.Load())
 	}

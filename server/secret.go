@@ -90,8 +90,8 @@ func (k *keeper) meant(r *http.Request, bound string) error {
 	if k.secret != nil || origin.Meant(r, bound) {
 		return nil
 	}
-	return fmt.Errorf("%w: this server has no %s secret, so it serves callers on its own machine only, and neither proxies nor pages"+
-		" of other sites", errUnauthenticated, k.door)
+	return fmt.Errorf("%w: this server has no %s secret, so it serves callers on its own machine only, who reach it by an address,"+
+		" as localhost or as the name it is bound to, and neither proxies nor pages of other sites", errUnauthenticated, k.door)
 }
 
 // admitConnect is admit for a call by Connect's protocol.

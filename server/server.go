@@ -36,6 +36,7 @@ type Server struct {
 	grpc         *grpc.Server
 	grpcListener *listener
 	calls        *atomic.Int64 // that run over gRPC, without those that watch
+	streams      *atomic.Int64 // that watch over gRPC
 
 	web       []*webDoor // that of HTTP, unless it is off, and that of metrics, if it has a port of its own
 	dashboard *dashboard.Dashboard
@@ -86,7 +87,9 @@ func New(svc Service, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{log: c.Logger, drainTimeout: c.DrainTimeout, health: d.health, dashboard: d.dashboard, calls: &d.calls}
+	s := &Server{
+		log: c.Logger, drainTimeout: c.DrainTimeout, health: d.health, dashboard: d.dashboard, calls: &d.calls, streams: &d.streams,
+	}
 	if s.grpcListener, err = listen(c.GRPCAddr, "--port"); err != nil {
 		return nil, err
 	}
@@ -206,6 +209,7 @@ func (s *Server) unlessClosing(err error) error {
 // drain ends both doors, gracefully as long as the drain timeout allows.
 func (s *Server) drain(ctx context.Context) error {
 	s.log.Info("draining", "timeout", s.drainTimeout)
+	watched := s.streams.Load() > 0 // those who watch leave now
 	s.health.drain()
 	ctx, cancel := context.WithTimeout(ctx, s.drainTimeout)
 	defer cancel()
@@ -216,7 +220,7 @@ func (s *Server) drain(ctx context.Context) error {
 
 	var doors sync.WaitGroup
 	wrong := make([]error, 1+len(s.web))
-	doors.Go(func() { wrong[0] = s.drainGRPC(ctx) })
+	doors.Go(func() { wrong[0] = s.drainGRPC(ctx, watched) })
 	for i, w := range s.web {
 		doors.Go(func() { wrong[1+i] = w.drain(ctx) })
 	}
@@ -228,30 +232,25 @@ func (s *Server) drain(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) drainGRPC(ctx context.Context) error {
+func (s *Server) drainGRPC(ctx context.Context, watched bool) error {
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
 		s.grpc.GracefulStop()
 	}()
-	if s.onlyWatched(ctx, drained) {
+	if s.answered(ctx, drained, watched) {
 		return nil
 	}
-	s.grpcListener.abort() // Stop alone would wait for handshakes that hang
-	s.grpc.Stop()
-	select {
-	case <-drained:
-	case <-time.After(lastGrace): // a handler ignores its context; waiting longer would only hide that
-	}
+	s.cutOff(drained)
 	return fmt.Errorf("gRPC: %w", ErrDrainTimeout)
 }
 
 // watchGrace is how long those who watch may take to hear that it is over, once nobody else is served.
 const watchGrace = time.Second
 
-// onlyWatched waits for the gRPC door to drain. It ends it, and reports that nothing else was cut off, when only those are left who watch
-// and do not read: nothing else ends them.
-func (s *Server) onlyWatched(ctx context.Context, drained <-chan struct{}) bool {
+// answered waits for the gRPC door to drain. If somebody watched, and for a while no request runs any more, then only those are taken to
+// be left who watch and do not read: nothing else ends them, so it does.
+func (s *Server) answered(ctx context.Context, drained <-chan struct{}, watched bool) bool {
 	const look = 50 * time.Millisecond
 	tick := time.NewTicker(look)
 	defer tick.Stop()
@@ -263,14 +262,22 @@ func (s *Server) onlyWatched(ctx context.Context, drained <-chan struct{}) bool 
 			return false
 		case <-tick.C:
 		}
-		if idle += look; s.calls.Load() > 0 {
+		if idle += look; !watched || s.calls.Load() > 0 {
 			idle = 0
 		}
 	}
-	s.grpcListener.abort()
-	s.grpc.Stop()
-	<-drained
+	s.cutOff(drained)
 	return true
+}
+
+// cutOff hangs up on everyone who is left.
+func (s *Server) cutOff(drained <-chan struct{}) {
+	s.grpcListener.abort() // Stop alone would wait for handshakes that hang
+	s.grpc.Stop()
+	select {
+	case <-drained:
+	case <-time.After(lastGrace): // a handler ignores its context; waiting longer would only hide that
+	}
 }
 
 // Close gives the ports back and cuts off whatever runs. A server that has served needs no Close; it is for one that was

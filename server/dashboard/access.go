@@ -52,8 +52,8 @@ func peerOf(r *http.Request) netip.Addr {
 // guarded lets pass who has logged in, from the page itself. Another site could not read the answer, but could hold streams open.
 func (d *Dashboard) guarded(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		switch site := r.Header.Get("Sec-Fetch-Site"); {
-		case site == "cross-site" || site == "same-site":
+		switch {
+		case origin.FromOtherSite(r):
 			http.Error(w, "This request comes from another site.", http.StatusForbidden)
 		case !d.loggedIn(r):
 			http.Error(w, "Log in at / first.", http.StatusUnauthorized)

@@ -169,6 +169,14 @@ func TestWithoutSecret(t *testing.T) {
 			t.Errorf("%s: got %d, want %d", site, got, want)
 		}
 	}
+	link := func(r *http.Request) {
+		r.Header = http.Header{"Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"}}
+	}
+	for path, want := range map[string]int{"/": 200, "/dashboard/snapshot": 403, "/dashboard/events": 403} {
+		if got := answer(d, request(http.MethodGet, path, link)).status; got != want {
+			t.Errorf("a link on another site to %s: got %d, want %d", path, got, want)
+		}
+	}
 	if got := answer(d, request(http.MethodPost, "/dashboard/login", presents("x"))); got.status != 303 || len(got.cookies) != 0 {
 		t.Errorf("there is nothing to log in to: got %d, %v", got.status, got.cookies)
 	}

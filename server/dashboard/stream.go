@@ -57,6 +57,10 @@ func (d *Dashboard) events(w http.ResponseWriter, r *http.Request) {
 		return
 	default:
 	}
+	if r.ContentLength != 0 { // it would be waited for, without a deadline
+		http.Error(w, "A request for events has no body.", http.StatusBadRequest)
+		return
+	}
 	select {
 	case d.streams <- struct{}{}:
 	default:

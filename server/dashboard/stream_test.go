@@ -190,6 +190,19 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 }
 
+// A body that never comes would be waited for.
+func TestStreamHasNoBody(t *testing.T) {
+	t.Parallel()
+	d := boardOf(t, Config{})
+	for _, length := range []int64{10, -1} {
+		r := request(http.MethodGet, "/dashboard/events")
+		r.ContentLength = length
+		if got := answer(d, r).status; got != http.StatusBadRequest {
+			t.Errorf("length %d: got %d", length, got)
+		}
+	}
+}
+
 func TestStreamEndsWithItsRequest(t *testing.T) {
 	t.Parallel()
 	d := boardOf(t, Config{})

@@ -123,6 +123,7 @@ func (h *Hub) Attach(source Source) error {
 	}
 	h.policies.Store(newDirectory(next))
 	h.source.Store(&source)
+	h.shares.forget()
 	return nil
 }
 
@@ -256,6 +257,13 @@ const (
 	keepShares  = time.Second
 	manyTenants = 1000
 )
+
+// forget drops what was read of a source that has gone.
+func (s *shares) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latest = nil
+}
 
 func (s *shares) of(source Source) []service.ShareState {
 	s.mu.Lock()

@@ -53,6 +53,7 @@ type WatchedStore struct {
 
 	answered atomic.Int64 // when it last did, on that clock, in nanoseconds; negative if never
 	failing  atomic.Bool  // the last operation failed
+	hurried  atomic.Int64 // when the first caller since then came that gave it too little time; 0 if none
 
 	asking chan struct{} // holds a token while a probe runs
 	asked  time.Duration // when the last probe ended; guarded by asking
@@ -133,12 +134,24 @@ func (w *WatchedStore) done(ctx context.Context, op operation, start time.Durati
 		if w.failing.Load() {
 			w.failing.Store(false)
 		}
-	case ctx.Err() != nil && end-start < fairChance:
+		if w.hurried.Load() != 0 {
+			w.hurried.Store(0)
+		}
+	case ctx.Err() != nil && end-start < fairChance && w.given(start, end) < probeEvery:
 		// The caller left, or gave the store no time to speak of.
 	case errors.Is(err, throttlekit.ErrStoreUnavailable) && !errors.Is(ctx.Err(), context.Canceled):
 		t.failed.Add(1)
 		w.failing.Store(true)
 	}
+}
+
+// given is for how long nobody but callers in a hurry has asked the store, and got no answer. Each of them gives it too little time,
+// but not all of them together.
+func (w *WatchedStore) given(start, end time.Duration) time.Duration {
+	if w.hurried.CompareAndSwap(0, int64(start)) {
+		return end - start
+	}
+	return end - time.Duration(w.hurried.Load())
 }
 
 // Ready reports whether the store answers: nil if an operation of the last second did, and the latest one did not fail. If

@@ -118,6 +118,37 @@ func TestWatchedStoreCounts(t *testing.T) {
 	}
 }
 
+// Callers that give a store little time say nothing about it, unless it has answered none of them for a second.
+func TestWatchedStoreHangsForCallersInAHurry(t *testing.T) {
+	t.Parallel()
+	w, f, clock := watchFlaky(t)
+	brief, cancel := context.WithDeadline(t.Context(), time.UnixMilli(0))
+	defer cancel()
+	for _, tt := range []struct {
+		after     time.Duration
+		err       error
+		answering bool
+	}{
+		{time.Second, errDown, true},
+		{900 * time.Millisecond, errDown, true},
+		{200 * time.Millisecond, errDown, false},
+		{0, nil, true},
+		{time.Hour, errDown, true},
+		{time.Second, errDown, false},
+	} {
+		clock.Add(int64(tt.after))
+		f.fail(tt.err)
+		ctx := brief
+		if tt.err == nil {
+			ctx = t.Context()
+		}
+		_, _ = w.Apply(ctx, "k", w.probe, 1)
+		if got := w.Health(); got.Answering != tt.answering {
+			t.Errorf("%+v: got %+v", tt, got)
+		}
+	}
+}
+
 func TestReady(t *testing.T) {
 	t.Parallel()
 	w, f, clock := watchFlaky(t)

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/throttlekit/throttlekit-go"
 	"github.com/throttlekit/throttlekit-go/service"
@@ -90,6 +91,7 @@ type rankings struct {
 type policy struct {
 	info    service.Info // when it was first heard of
 	span    span
+	_       [64]byte // everybody reads what is above, and those who count write what is below
 	stripes [stripes]stripe
 	limit   atomic.Int64  // of the latest decision
 	shown   atomic.Uint64 // denials that were passed on: the second, and how many in it
@@ -111,7 +113,7 @@ func (p *policy) decided(e *service.Event, h hasher, at, width int64) (show bool
 		p.timings.add(e.Elapsed)
 	}
 	if e.Lease || e.Admit || e.FailMode != "" {
-		p.decidedSpecially(e, &p.stripes[spread(e.Key)], h, at, width)
+		p.decidedSpecially(e, &p.stripes[spread()], h, at, width)
 	}
 	return show
 }
@@ -121,7 +123,7 @@ func (p *policy) checked(key string, cost float64, d throttlekit.Decision, h has
 	if !p.span.holds(at, width) {
 		p.roll(at, width)
 	}
-	s := &p.stripes[spread(key)]
+	s := &p.stripes[spread()]
 	var weight int64
 	if d.Allowed {
 		weight = sample(s.allowed.Add(1), &s.allowedAt0)
@@ -154,12 +156,12 @@ func (p *policy) decidedSpecially(e *service.Event, s *stripe, h hasher, at, wid
 	}
 }
 
-// spread is a stripe for a key, at the price of two bytes. Requests that come at once are mostly for different keys.
-func spread(key string) int {
-	if key == "" {
-		return 0
-	}
-	return int(key[len(key)-1]+key[len(key)/2]) % stripes
+// spread is a stripe for a goroutine. Each has a stack of its own, so those that run at once mostly get different ones, and no
+// processor waits for another's counters.
+func spread() int {
+	var here byte
+	stack := uint64(uintptr(unsafe.Pointer(&here)) >> 11) //nolint:gosec // an address, and no more than a number here
+	return int(stack * 0x9e3779b97f4a7c15 >> 32 % stripes)
 }
 
 // sample is what the decision that was counted as n stands for in the rankings: itself, a number of decisions, or nothing.

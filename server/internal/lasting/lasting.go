@@ -33,7 +33,7 @@ func New(w http.ResponseWriter, patience time.Duration, ending <-chan struct{}) 
 	return &Writer{ResponseWriter: w, control: http.NewResponseController(w), patience: patience, ending: ending}
 }
 
-// Last makes the answer last. The request must have been read. A second call does nothing.
+// Last makes the answer last. The request must have been read, its body included. A second call does nothing.
 func (w *Writer) Last() {
 	if w.over != nil {
 		return
@@ -50,11 +50,13 @@ func (w *Writer) Last() {
 	})
 }
 
-// Close must be called before the handler returns: after that, nothing may touch what the writer wraps.
+// Close must be called before the handler returns: after that, nothing may touch what the writer wraps. What the server has yet to
+// send is one more piece.
 func (w *Writer) Close() {
 	if w.over != nil {
 		close(w.over)
 		w.watched.Wait()
+		w.allow(w.patience)
 	}
 }
 

@@ -23,7 +23,7 @@ func serve(t *testing.T, http2 bool, patience time.Duration, handler func(w *Wri
 		defer l.Close()
 		handler(l, ending)
 	}))
-	s.Config.ReadTimeout, s.Config.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
+	s.Config.ReadTimeout, s.Config.WriteTimeout = time.Second, time.Second
 	s.Config.RegisterOnShutdown(sync.OnceFunc(func() { close(ending) }))
 	if http2 {
 		s.EnableHTTP2 = true
@@ -72,7 +72,7 @@ func TestLasts(t *testing.T) {
 	for name, http2 := range versions {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, http2, 50*time.Millisecond, func(w *Writer, _ <-chan struct{}) {
+			s := serve(t, http2, time.Second, func(w *Writer, _ <-chan struct{}) {
 				w.Last()
 				w.Last()
 				for range 3 {
@@ -82,7 +82,7 @@ func TestLasts(t *testing.T) {
 					if err := w.FlushError(); err != nil {
 						t.Error(err)
 					}
-					<-time.After(200 * time.Millisecond)
+					<-time.After(1500 * time.Millisecond)
 				}
 			})
 			if got, err := io.ReadAll(get(t, s)); string(got) != strings.Repeat("x", 3) || err != nil {
@@ -101,7 +101,7 @@ func TestKeepsTheServersDeadline(t *testing.T) {
 			s := serve(t, http2, soon, func(w *Writer, _ <-chan struct{}) {
 				_, _ = io.WriteString(w, "first")
 				w.Flush()
-				<-time.After(200 * time.Millisecond)
+				<-time.After(1500 * time.Millisecond)
 				_, _ = io.WriteString(w, "second")
 				w.Flush()
 			})
@@ -124,7 +124,7 @@ func TestEndsWithItsHandler(t *testing.T) {
 				<-ending
 				_, _ = io.WriteString(w, "the end")
 			})
-			answers := make([]io.Reader, 100)
+			answers := make([]io.Reader, 20)
 			for i := range answers {
 				answers[i] = get(t, s)
 			}
@@ -169,6 +169,39 @@ func TestCutsReadersThatDoNotRead(t *testing.T) {
 					t.Error("it is not cut off")
 				}
 			})
+		}
+	}
+}
+
+// deadlines remembers the latest deadline that was set.
+type deadlines struct {
+	http.ResponseWriter
+
+	latest time.Time
+}
+
+func (d *deadlines) SetReadDeadline(time.Time) error { return nil }
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.latest = t
+	return nil
+}
+
+// What the server sends after the handler is the last piece, and has a deadline like the others.
+func TestBoundsTheLastPiece(t *testing.T) {
+	t.Parallel()
+	for _, ends := range []bool{false, true} {
+		d := &deadlines{ResponseWriter: httptest.NewRecorder()}
+		ending := make(chan struct{})
+		w := New(d, time.Hour, ending)
+		w.Last()
+		w.Flush()
+		if ends {
+			close(ending)
+		}
+		w.Close()
+		if left := time.Until(d.latest); d.latest.IsZero() || (left < time.Minute) != ends {
+			t.Errorf("ending %v: %v left", ends, left)
 		}
 	}
 }
