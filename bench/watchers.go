@@ -185,9 +185,9 @@ func watchedBy(of int64, crowds []crowd) (loads []*load, stop func(), err error)
 // fill denies until one denial after the other finds no room at any reader.
 func fill(svc watched) error {
 	const (
-		gap      = 20 * time.Millisecond // so many readers are handed fifty a second
+		gap      = 100 * time.Millisecond // so many readers are handed ten a second
 		enough   = 10
-		patience = time.Minute
+		patience = 5 * time.Minute
 	)
 	key := strings.Repeat("k", 128) // as much as is handed out
 	turn := time.NewTicker(gap)

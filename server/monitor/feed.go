@@ -33,6 +33,7 @@ type feed struct {
 
 	mu            sync.Mutex
 	subscriptions map[*Subscription]struct{}
+	begun         int64 // how many subscriptions there have been
 	stop          chan struct{}
 	stopped       chan struct{}
 }
@@ -89,6 +90,7 @@ type Subscription struct {
 	events  chan Denial
 	second  paced
 	tenth   paced
+	phase   int64 // by how much its tenths of a second begin before those of the clock, in milliseconds
 	dropped atomic.Int64
 }
 
@@ -107,7 +109,7 @@ func (p *paced) in(span int64) int {
 
 // take puts a denial into the buffer if there is room, and if its second and its tenth of a second have any left.
 func (s *Subscription) take(d Denial, share int) {
-	if s.second.in(d.At/1000) < perSecond && s.tenth.in(d.At/100) < share {
+	if s.second.in(d.At/1000) < perSecond && s.tenth.in((d.At+s.phase)/100) < share {
 		select {
 		case s.events <- d:
 			s.second.n++
@@ -130,7 +132,10 @@ func (h *Hub) Watch(policy string) (*Subscription, error) {
 	if len(f.subscriptions) >= maxSubscriptions {
 		return nil, ErrTooManyWatchers
 	}
-	s := &Subscription{feed: f, policy: policy, events: make(chan Denial, subscriptionRoom)}
+	// Readers that all got their share of a tenth at its beginning would keep the processors from everybody else at that moment. So the
+	// tenths of each begin elsewhere, by steps that spread any number of readers well.
+	f.begun++
+	s := &Subscription{feed: f, policy: policy, events: make(chan Denial, subscriptionRoom), phase: f.begun * 61 % 100}
 	if len(f.subscriptions) == 0 {
 		queue := make(chan Denial, feedRoom)
 		f.subscriptions = make(map[*Subscription]struct{})

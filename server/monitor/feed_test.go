@@ -100,6 +100,29 @@ func TestReadersShare(t *testing.T) {
 	}
 }
 
+// They do not get it all at the same moment.
+func TestReadersTakeTurns(t *testing.T) {
+	t.Parallel()
+	h := hubAt(t, newClock(), Config{})
+	all := make([]*Subscription, 100)
+	for i := range all {
+		all[i] = watch(t, h, "")
+	}
+	held := func() (n int) {
+		for _, s := range all {
+			n += len(s.Events())
+		}
+		return n
+	}
+	for ms := range int64(300) { // the first denial goes to everybody
+		before := held()
+		h.feed.hand(Denial{At: epoch + ms})
+		if handed := held() - before; ms > 0 && handed != 1 {
+			t.Fatalf("after %d ms: %d readers at once", ms, handed)
+		}
+	}
+}
+
 // A slow reader has what its buffer holds; the others have everything, and so has the snapshot.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
